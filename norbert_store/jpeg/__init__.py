@@ -1,0 +1,14 @@
+"""The one kind of JPEG that is stored: baseline, 8 bits, one grey component, a restart marker per row of blocks.
+
+Conventions
+-----------
+An image is a ``uint8`` array (rows, columns) of levels; in a store, rows are frames and columns are frequencies.
+A *block* is 8 x 8 pixels, a *row of blocks* 8 rows of the image, and a *segment* the entropy-coded bytes of one row
+of blocks, between two restart markers.
+
+`stream` reads and cuts the bytes, `encoder` makes them.
+
+References
+----------
+ITU-T T.81 (1992), ISO/IEC 10918-1, annex B for the markers.
+"""

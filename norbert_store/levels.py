@@ -1,0 +1,257 @@
+"""Curves and tables: magnitude <-> level.
+
+Conventions
+-----------
+magnitude
+    Non-negative float, at most ``reference`` (see `norbert_store.format` for its scale).
+compressed
+    Float from 0 to 1: a magnitude after the curve.
+level
+    ``uint8``, ``round(255 * compressed)``. Level 0 is exactly magnitude 0, level 255 is ``reference``.
+
+A curve is a small frozen value with a `config` that holds all that decoding needs, so the inverse of a whole store
+is one look-up in a 256-entry `table`. Every quantiser of this library, in the chain, the codecs and the writer,
+calls this module.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from norbert_store.errors import MagnitudeError
+
+LEVELS = 256
+HIGHEST = LEVELS - 1
+
+# Rounding in float32 may lift a full-scale magnitude by a few units in the last place.
+_TOLERANCE = 1e-6
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Curve(ABC):
+    """How magnitudes are compressed before they are rounded to 256 levels.
+
+    Parameters
+    ----------
+    reference : float
+        The largest magnitude that can be stored; it becomes level 255.
+    """
+
+    name: ClassVar[str]
+    reference: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_parameter("reference", self.reference, 0, np.inf)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that decoding needs, as plain JSON values."""
+        return {"curve": self.name, **{key: float(value) for key, value in asdict(self).items()}}
+
+    @abstractmethod
+    def compress(self, magnitude: Floats) -> Floats:
+        """Magnitude to compressed, 0 to 1; float32 stays float32."""
+
+    @abstractmethod
+    def expand(self, compressed: Floats) -> Floats:
+        """Compressed, 0 to 1, to magnitude."""
+
+
+@dataclass(frozen=True)
+class PowerCurve(Curve):
+    """``compressed = (magnitude / reference) ** exponent``: roughly how loudness grows with pressure.
+
+    Parameters
+    ----------
+    reference : float
+        The largest magnitude that can be stored.
+    exponent : float
+        Above 0, at most 1. The smaller it is, the finer quiet magnitudes are kept, at more bytes.
+    """
+
+    name: ClassVar[str] = "power"
+    exponent: float = 0.35
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_parameter("exponent", self.exponent, 0, 1)
+
+    def compress(self, magnitude: Floats) -> Floats:
+        """Magnitude to compressed, 0 to 1."""
+        return (magnitude / self.reference) ** self.exponent
+
+    def expand(self, compressed: Floats) -> Floats:
+        """Compressed, 0 to 1, to magnitude."""
+        return compressed ** (1 / self.exponent) * self.reference
+
+
+@dataclass(frozen=True)
+class LogCurve(Curve):
+    """``compressed = 1 + 20 log10(magnitude / reference) / range_decibel``, and 0 at or below the range's floor.
+
+    Parameters
+    ----------
+    reference : float
+        The largest magnitude that can be stored.
+    range_decibel : float
+        How far below the reference the floor lies, in dB. What lies below the floor becomes exactly 0.
+    """
+
+    name: ClassVar[str] = "log"
+    range_decibel: float = 80.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_parameter("range_decibel", self.range_decibel, 0, np.inf)
+
+    def compress(self, magnitude: Floats) -> Floats:
+        """Magnitude to compressed, 0 to 1."""
+        floor = 10 ** (-self.range_decibel / 20)
+        above_floor = np.maximum(magnitude / self.reference, floor)
+        return np.maximum(1 + np.log10(above_floor) * (20 / self.range_decibel), 0)
+
+    def expand(self, compressed: Floats) -> Floats:
+        """Compressed, 0 to 1, to magnitude; 0 stays exactly 0."""
+        magnitude = 10 ** ((compressed - 1) * (self.range_decibel / 20)) * self.reference
+        return np.where(compressed > 0, magnitude, np.zeros_like(magnitude))
+
+
+CURVES: dict[str, type[Curve]] = {curve.name: curve for curve in (PowerCurve, LogCurve)}
+
+
+def curve_from_config(config: Mapping[str, Any]) -> Curve:
+    """Build a curve from what its `Curve.config` gave.
+
+    Parameters
+    ----------
+    config : mapping
+        ``"curve"`` ("power" or "log") and that curve's parameters; what is left out takes its default.
+
+    Raises
+    ------
+    ValueError
+        If the curve is unknown, or a parameter is unknown or out of range.
+
+    Examples
+    --------
+    >>> curve_from_config({"curve": "power", "exponent": 0.5})
+    PowerCurve(reference=1.0, exponent=0.5)
+    """
+    parameters = dict(config)
+    name = parameters.pop("curve", PowerCurve.name)
+    if name not in CURVES:
+        raise ValueError(f"curve {name!r} is unknown; expected one of {', '.join(map(repr, CURVES))}")
+    try:
+        return CURVES[name](**parameters)
+    except TypeError:
+        fields = ", ".join(CURVES[name].__dataclass_fields__)
+        raise ValueError(f"curve {name!r} takes {fields}; found {', '.join(parameters)}") from None
+
+
+def to_levels(compressed: Floats) -> NDArray[np.uint8]:
+    """Round compressed values, 0 to 1, to levels."""
+    return (compressed * HIGHEST + 0.5).astype(np.uint8)
+
+
+def from_levels(levels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Levels to the compressed values, 0 to 1, that they stand for."""
+    return levels.astype(np.float64) / HIGHEST
+
+
+def table(curve: Curve) -> NDArray[np.float32]:
+    """Return the 256 magnitudes that the levels stand for, in order.
+
+    Examples
+    --------
+    >>> table(PowerCurve(exponent=0.5))[[0, 51, 255]]
+    array([0.  , 0.04, 1.  ], dtype=float32)
+    """
+    return curve.expand(from_levels(np.arange(LEVELS, dtype=np.uint8))).astype(np.float32)
+
+
+def quantize(magnitude: ArrayLike, curve: Curve) -> NDArray[np.uint8]:
+    """Magnitudes to levels.
+
+    Parameters
+    ----------
+    magnitude : array_like of float
+        Any shape; finite, from 0 to ``curve.reference``.
+    curve : Curve
+
+    Returns
+    -------
+    ndarray of uint8
+        Of the same shape.
+
+    Raises
+    ------
+    MagnitudeError
+        If a value is NaN, infinite, negative, or above the reference.
+
+    Examples
+    --------
+    >>> quantize([0.0, 0.25, 1.0], PowerCurve(exponent=0.5))
+    array([  0, 128, 255], dtype=uint8)
+    """
+    values = as_floats(magnitude)
+    check_magnitude(values, curve.reference)
+    return to_levels(curve.compress(values))
+
+
+def dequantize(levels: NDArray[np.uint8], magnitudes: NDArray[Any]) -> NDArray[Any]:
+    """Levels to magnitudes, through a `table`; of the table's dtype and the levels' shape."""
+    # 'clip' is the fast mode: no level can lie outside a table of 256
+    return np.take(magnitudes, levels, mode="clip")
+
+
+def as_floats(values: ArrayLike) -> Floats:
+    """Take an array of real numbers as float32 or float64.
+
+    Raises
+    ------
+    MagnitudeError
+        If the values are complex, or no numbers at all.
+    """
+    array = np.asarray(values)
+    if array.dtype in (np.float32, np.float64):
+        return array
+    if not np.issubdtype(array.dtype, np.integer) and not np.issubdtype(array.dtype, np.floating):
+        raise MagnitudeError(f"expected magnitudes as real numbers, found dtype {array.dtype}; take numpy.abs first")
+    return array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
+
+
+def check_magnitude(values: Floats, reference: float = np.inf) -> None:
+    """Raise `MagnitudeError` unless all values are finite, at least 0 and at most the reference."""
+    if values.size == 0:
+        return
+    lowest, highest = values.min(), values.max()
+    if lowest >= 0 and highest <= reference * (1 + _TOLERANCE) and np.isfinite(highest):
+        return
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        count = int(np.count_nonzero(~np.isfinite(values)))
+        raise MagnitudeError(
+            f"{count} of {values.size} values are NaN or infinite; magnitudes must be finite. (An array whose last "
+            "chunk is cut off is padded with its fill value: create it with fill_value=0.)"
+        )
+    if lowest < 0:
+        raise MagnitudeError(f"found a value of {lowest:.6g}; magnitudes must not be negative")
+    raise MagnitudeError(
+        f"found a magnitude of {highest:.6g}, above the reference {reference:.6g}; "
+        f"use a reference of at least {highest:.6g}, or scale the values down"
+    )
+
+
+def _check_parameter(name: str, value: float, above: float, at_most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise ValueError(f"{name} must be a number, found {value!r}")
+    if not (above < value <= at_most and np.isfinite(value)):
+        limit = f" and at most {at_most:g}" if np.isfinite(at_most) else ""
+        raise ValueError(f"{name} must be finite, above {above:g}{limit}; found {value!r}")
