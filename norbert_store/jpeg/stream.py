@@ -1,4 +1,4 @@
-"""Headers, checks, decoding and restart cuts of stored JPEGs.
+r"""Headers, checks, decoding and restart cuts of stored JPEGs.
 
 libjpeg decodes much that this library never writes (progressive, lossless, 12-bit and colour images), fills in what
 is cut off, and believes every size in a header. So the header is checked here, before memory is taken.
@@ -8,7 +8,7 @@ The application segment
 An APP9 segment tells how long each segment of the scan is, so that any rows of blocks can be cut out without a
 search for markers::
 
-    "norbert\\0"    8 bytes
+    "norbert\0"     8 bytes
     width          1 byte, 2 or 4: bytes per length
     lengths        width bytes each, big-endian: one per row of blocks, without the restart marker after it
 """
@@ -142,9 +142,7 @@ def check(data: bytes, shape: tuple[int, int]) -> Header:
     """
     header = read_header(data)
     if header.shape != shape:
-        raise JpegError(
-            f"the JPEG is {header.rows} rows x {header.columns} columns; expected {shape[0]} x {shape[1]}"
-        )
+        raise JpegError(f"the JPEG is {header.rows} rows x {header.columns} columns; expected {shape[0]} x {shape[1]}")
     return header
 
 

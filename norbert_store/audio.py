@@ -1,0 +1,214 @@
+"""Audio files to blocks of samples: one stem a file by libsndfile, or all stems of an MP4 in one pass by FFmpeg.
+
+Conventions
+-----------
+A block is float32 (samples, channels), full scale 1.0. Integers are divided by their full scale, so 16- and 24-bit
+files are read exactly.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from norbert_store.errors import AudioError, SourceError
+
+if TYPE_CHECKING:
+    import av.container
+
+Block = NDArray[np.float32]
+
+BLOCK_SAMPLES = 1 << 18
+STEM_SUFFIXES = (".mp4", ".m4a")
+
+# The order in which MUSDB18 writes its streams, for files whose streams bear no names.
+_MUSDB_ORDER = ("mixture", "drums", "bass", "other", "vocals")
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says.
+
+    Attributes
+    ----------
+    rate : int
+        Samples per second.
+    channels : int
+    samples : int
+        Length.
+    """
+
+    rate: int
+    channels: int
+    samples: int
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return self.samples / self.rate
+
+
+def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
+    """Read the header of an audio file that libsndfile knows (WAV, FLAC, Ogg, MP3, AIFF, ...).
+
+    Raises
+    ------
+    SourceError
+        If there is no such file.
+    AudioError
+        If it is empty, or no audio that can be read.
+    """
+    import soundfile
+
+    check_file(path)
+    try:
+        info = soundfile.info(os.fspath(path))
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{os.fspath(path)} can't be read as audio: {error}") from None
+    if info.frames == 0:
+        raise AudioError(f"{os.fspath(path)} holds no samples")
+    return AudioInfo(int(info.samplerate), int(info.channels), int(info.frames))
+
+
+def read_blocks(path: str | os.PathLike[str]) -> Iterator[Block]:
+    """Read an audio file in blocks.
+
+    Raises
+    ------
+    SourceError, AudioError
+        As `audio_info`; also where the file ends before its header says.
+    """
+    import soundfile
+
+    info = audio_info(path)
+    found = 0
+    try:
+        with soundfile.SoundFile(os.fspath(path)) as file:
+            while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
+                found += len(block)
+                yield block
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{os.fspath(path)} can't be read on after {found} samples: {error}") from None
+    if found != info.samples:
+        raise AudioError(f"{os.fspath(path)} is cut off: its header says {info.samples} samples, found {found}")
+
+
+def stems_info(path: str | os.PathLike[str]) -> dict[str, AudioInfo]:
+    """Read which stems an MP4 with one audio stream per stem holds.
+
+    Parameters
+    ----------
+    path : str or path
+        Such as MUSDB18's ``.stem.mp4``. The names of stems are in the streams' ``handler_name``; where there are five
+        streams without names, they are taken in MUSDB18's order.
+
+    Returns
+    -------
+    dict of str to AudioInfo
+        In the order of the streams.
+
+    Raises
+    ------
+    SourceError
+        If there is no such file, or PyAV isn't installed.
+    AudioError
+        If it can't be read, or has no audio streams, or two of the same name.
+    """
+    with _open_container(path) as container:
+        names = _stem_names(container, path)
+        return {
+            name: AudioInfo(int(stream.rate), int(stream.codec_context.channels), _stream_samples(stream))
+            for name, stream in zip(names, container.streams.audio, strict=True)
+        }
+
+
+def read_stems(path: str | os.PathLike[str]) -> Iterator[tuple[str, Block]]:
+    """Read all stems of an MP4 in one pass: (name of the stem, block), in the order in which they lie in the file.
+
+    What decoders add at the end is cut off, so that every stem is as long as its stream says.
+
+    Raises
+    ------
+    SourceError, AudioError
+        As `stems_info`.
+    """
+    import av
+
+    with _open_container(path) as container:
+        streams = list(container.streams.audio)
+        names = dict(zip((stream.index for stream in streams), _stem_names(container, path), strict=True))
+        left = {stream.index: _stream_samples(stream) for stream in streams}
+        try:
+            for packet in container.demux(streams):
+                index = packet.stream.index
+                for frame in packet.decode():
+                    block = _frame_samples(frame)[: left[index]]
+                    left[index] -= len(block)
+                    if len(block):
+                        yield names[index], block
+        except av.FFmpegError as error:
+            raise AudioError(f"{os.fspath(path)} can't be read on: {error.strerror}") from None
+    short = ", ".join(f"{names[index]} by {count}" for index, count in left.items() if count > 0)
+    if short:
+        raise AudioError(f"{os.fspath(path)} is cut off: samples are missing from {short}")
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raise `SourceError` or `AudioError` unless there is a file, and it isn't empty."""
+    if not os.path.isfile(path):
+        raise SourceError(f"there is no file {os.fspath(path)}")
+    if os.path.getsize(path) == 0:
+        raise AudioError(f"{os.fspath(path)} is empty (0 bytes)")
+
+
+def has_stems(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is named like a file that holds one stream per stem."""
+    return Path(path).suffix.lower() in STEM_SUFFIXES
+
+
+def _open_container(path: str | os.PathLike[str]) -> av.container.InputContainer:
+    try:
+        import av
+    except ImportError:
+        raise SourceError(f"reading {os.fspath(path)} needs PyAV: pip install 'norbert_store[musdb]'") from None
+    check_file(path)
+    try:
+        return av.open(os.fspath(path))
+    except av.FFmpegError as error:
+        raise AudioError(f"{os.fspath(path)} can't be read as audio: {error.strerror}") from None
+
+
+def _stem_names(container: av.container.InputContainer, path: str | os.PathLike[str]) -> list[str]:
+    streams = container.streams.audio
+    if not streams:
+        raise AudioError(f"{os.fspath(path)} holds no audio")
+    names = [str(stream.metadata.get("handler_name", "")) for stream in streams]
+    # players' tools write one generic name, or none, over all streams
+    if len(set(names)) == len(names) and all(names):
+        return names
+    if len(names) == len(_MUSDB_ORDER):
+        return list(_MUSDB_ORDER)
+    raise AudioError(f"{os.fspath(path)} has {len(names)} streams whose handler_name doesn't tell them apart: {names}")
+
+
+def _stream_samples(stream: Any) -> int:
+    """Length of a stream in samples, by its container; FFmpeg versions differ in what they decode past it."""
+    if stream.duration is None:
+        raise AudioError(f"stream {stream.index} doesn't say how long it is")
+    return round(stream.duration * stream.time_base * stream.rate)
+
+
+def _frame_samples(frame: Any) -> Block:
+    """Samples of a decoded frame as (samples, channels)."""
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype != np.float32:
+        samples = samples.astype(np.float32) / np.float32(np.iinfo(samples.dtype).max + 1)
+    return np.ascontiguousarray(samples.T)

@@ -1,0 +1,350 @@
+"""The document that commits and opens a store: the root's ``zarr.json``, with every array's metadata inline.
+
+Writing it is the commit: it is one atomic write, and whoever reads it sees one consistent state. Each array has a
+``zarr.json`` of its own as well, for programs that don't know consolidated metadata; it is as old as the last time
+the store was closed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from norbert_store.errors import FormatError
+from norbert_store.format.table import BASE_COLUMNS, BASE_NAMES, ROWS_PER_CHUNK, Column
+from norbert_store.levels import Curve, curve_from_config
+from norbert_store.version import __version__
+
+VERSION = "1.0"
+ROOT_KEY = "zarr.json"
+ATTRIBUTE = "norbert_store"
+
+MAGNITUDE = "magnitude"
+DIMENSIONS = ("target", "channel", "frame", "frequency")
+TRACK_GROUP = "track"
+
+QUANTIZE = "norbert_store.quantize"
+JPEG = "norbert_store.jpeg"
+
+_BLOCK = 8
+_REQUIRED = ("version", "tracks", "frames", "targets", "channels", "transform")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the magnitudes lie in chunks and shards.
+
+    Attributes
+    ----------
+    bins : int
+        Length of the frequency axis; a chunk holds all of it.
+    chunk_frames : int
+        Frames in a chunk, a multiple of 8.
+    shard_chunks : int
+        Chunks along time in a shard.
+    curve : Curve
+        Between magnitudes and levels.
+    codecs : tuple of dict, optional
+        What a chunk is encoded with, as zarr writes it; None where they are this format's own.
+    """
+
+    bins: int
+    chunk_frames: int
+    shard_chunks: int
+    curve: Curve
+    codecs: tuple[dict[str, Any], ...] | None = None
+
+    @property
+    def shard_frames(self) -> int:
+        """Frames in a shard."""
+        return self.chunk_frames * self.shard_chunks
+
+    def chunks(self, frames: int) -> int:
+        """Chunks that a number of frames takes."""
+        return -(-frames // self.chunk_frames)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One committed state of a store.
+
+    Attributes
+    ----------
+    targets, channels : tuple of str
+        Labels of the first two axes.
+    transform : dict
+        What `norbert_store.transform.transform_from_config` takes.
+    layout : Layout
+    tracks : int
+        Rows of the track table that are valid.
+    frames : int
+        Used length of the packed time axis.
+    labels : tuple of Column
+        Columns of the track table besides `BASE_COLUMNS`.
+    encoder : dict
+        What the encoder was told; decoding never needs it.
+    about : dict
+        "title", "license", "citation", as far as given.
+    unknown : dict
+        Attributes that this version doesn't know; they are kept.
+    """
+
+    targets: tuple[str, ...]
+    channels: tuple[str, ...]
+    transform: dict[str, Any]
+    layout: Layout
+    tracks: int = 0
+    frames: int = 0
+    labels: tuple[Column, ...] = ()
+    encoder: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)
+    unknown: dict[str, Any] = field(default_factory=dict)
+    version: str = VERSION
+    created_with: str = f"norbert_store {__version__}"
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All columns of the track table."""
+        return (*BASE_COLUMNS, *self.labels)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The root's attribute ``norbert_store``."""
+        return {
+            **self.unknown,
+            "version": self.version,
+            "tracks": self.tracks,
+            "frames": self.frames,
+            "targets": list(self.targets),
+            "channels": list(self.channels),
+            "transform": self.transform,
+            "encoder": self.encoder,
+            "created_with": self.created_with,
+            **self.about,
+        }
+
+    def arrays(self) -> dict[str, dict[str, Any]]:
+        """Metadata of every array, by path."""
+        arrays = {
+            MAGNITUDE: self._magnitude(),
+            "target": _array([len(self.targets)], "string", "", ["target"]),
+            "channel": _array([len(self.channels)], "string", "", ["channel"]),
+            "frequency": _array([self.layout.bins], "float64", 0.0, ["frequency"]),
+        }
+        for column in self.columns:
+            two_dimensional = column.name == "present"
+            arrays[f"{TRACK_GROUP}/{column.name}"] = _array(
+                [self.tracks, len(self.targets)] if two_dimensional else [self.tracks],
+                column.data_type,
+                "NaN" if column.data_type == "float64" else column.fill_value,
+                ["track", "target"] if two_dimensional else ["track"],
+                rows_per_chunk=ROWS_PER_CHUNK,
+            )
+        return arrays
+
+    def _magnitude(self) -> dict[str, Any]:
+        layout = self.layout
+        own: list[dict[str, Any]] = [
+            {"name": QUANTIZE, "configuration": layout.curve.config},
+            {"name": JPEG, "configuration": {"quality": self.encoder["quality"]} if self.encoder else {}},
+            {"name": "crc32c"},
+        ]
+        sharding = {
+            "chunk_shape": [1, 1, layout.chunk_frames, layout.bins],
+            "codecs": own if layout.codecs is None else list(layout.codecs),
+            "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+            "index_location": "end",
+        }
+        shard = [1, len(self.channels), layout.shard_frames, layout.bins]
+        metadata = _array(
+            [len(self.targets), len(self.channels), self.frames, layout.bins], "float32", "NaN", DIMENSIONS
+        )
+        metadata["chunk_grid"] = _regular_grid(shard)
+        metadata["codecs"] = [{"name": "sharding_indexed", "configuration": sharding}]
+        return metadata
+
+    def to_json(self) -> bytes:
+        """Write the root's ``zarr.json``."""
+        nodes = {**self.arrays(), TRACK_GROUP: group_document()}
+        document = group_document()
+        document["attributes"] = {ATTRIBUTE: self.attributes}
+        document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": nodes}
+        return json_bytes(document)
+
+    @classmethod
+    def from_json(cls, data: bytes, store: str) -> Document:
+        """Read the root's ``zarr.json``, and check all of it.
+
+        Parameters
+        ----------
+        data : bytes
+        store : str
+            Name of the store, for errors.
+
+        Raises
+        ------
+        FormatError
+            That names every fault at once, or says that the version is newer than this library.
+        """
+        try:
+            root = json.loads(data)
+            attributes = dict(root["attributes"][ATTRIBUTE])
+            version = str(attributes["version"])
+            major = int(version.split(".")[0])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise FormatError(
+                f"{store} is no norbert_store: its zarr.json has no attribute {ATTRIBUTE!r} with a version; "
+                "xarray.open_zarr opens other zarr data"
+            ) from None
+        if major > int(VERSION.split(".")[0]):
+            raise FormatError(
+                f"{store} is written in format {version}; this is norbert_store {__version__}, which reads up to "
+                f"format {VERSION}: upgrade norbert_store"
+            )
+        faults = [f"attribute {key!r} is missing" for key in _REQUIRED if key not in attributes]
+        faults = faults or _attribute_faults(attributes)
+        nodes = _inline_nodes(root, faults)
+        layout = _read_layout(nodes.get(MAGNITUDE), attributes, faults) if not faults else None
+        labels = _read_labels(nodes, faults)
+        if faults or layout is None:
+            raise FormatError(f"{store} breaks format {version}: " + "; ".join(faults))
+        about = {key: attributes.pop(key) for key in ("title", "license", "citation") if key in attributes}
+        return cls(
+            targets=tuple(attributes.pop("targets")),
+            channels=tuple(attributes.pop("channels")),
+            transform=attributes.pop("transform"),
+            layout=layout,
+            tracks=attributes.pop("tracks"),
+            frames=attributes.pop("frames"),
+            labels=labels,
+            encoder=attributes.pop("encoder", {}),
+            about=about,
+            version=attributes.pop("version"),
+            created_with=str(attributes.pop("created_with", "")),
+            unknown=attributes,
+        )
+
+
+def group_document() -> dict[str, Any]:
+    """Return the ``zarr.json`` of a plain group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": {}}
+
+
+def json_bytes(document: Mapping[str, Any]) -> bytes:
+    """Write a document; NaN only as the text that zarr uses for it."""
+    return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False).encode()
+
+
+def _array(
+    shape: list[int], data_type: str, fill_value: Any, dimensions: Any, rows_per_chunk: int | None = None
+) -> dict[str, Any]:
+    chunk = [max(1, size) for size in shape]
+    if rows_per_chunk is not None:
+        chunk[0] = rows_per_chunk
+    first: dict[str, Any] = {"name": "bytes"}
+    if data_type == "string":
+        first = {"name": "vlen-utf8", "configuration": {}}
+    elif data_type != "bool":
+        first = {"name": "bytes", "configuration": {"endian": "little"}}
+    zstd = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": data_type,
+        "chunk_grid": _regular_grid(chunk),
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill_value,
+        "codecs": [first, zstd, {"name": "crc32c"}],
+        "attributes": {},
+        "dimension_names": list(dimensions),
+        "storage_transformers": [],
+    }
+
+
+def _regular_grid(chunk_shape: list[int]) -> dict[str, Any]:
+    return {"name": "regular", "configuration": {"chunk_shape": chunk_shape}}
+
+
+def _attribute_faults(attributes: Mapping[str, Any]) -> list[str]:
+    faults = []
+    for key in ("tracks", "frames"):
+        if isinstance(attributes[key], bool) or not isinstance(attributes[key], int) or attributes[key] < 0:
+            faults.append(f"attribute {key!r} must be a whole number, found {attributes[key]!r}")
+    for key in ("targets", "channels"):
+        labels = attributes[key]
+        if not isinstance(labels, list) or not labels or not all(isinstance(label, str) and label for label in labels):
+            faults.append(f"attribute {key!r} must be a list of names, found {labels!r}")
+        elif len(set(labels)) != len(labels):
+            faults.append(f"attribute {key!r} names something twice: {labels!r}")
+    if not isinstance(attributes["transform"], dict) or "name" not in attributes["transform"]:
+        faults.append(f"attribute 'transform' must be an object with a name, found {attributes['transform']!r}")
+    if not isinstance(attributes.get("encoder", {}), dict):
+        faults.append(f"attribute 'encoder' must be an object, found {attributes['encoder']!r}")
+    return faults
+
+
+def _inline_nodes(root: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
+    try:
+        nodes = dict(root["consolidated_metadata"]["metadata"])
+    except (KeyError, TypeError, ValueError):
+        faults.append("zarr.json has no inline consolidated metadata")
+        return {}
+    wanted = [MAGNITUDE, "target", "channel", "frequency", *(f"{TRACK_GROUP}/{column.name}" for column in BASE_COLUMNS)]
+    faults.extend(f"the array /{path} is missing" for path in wanted if path not in nodes)
+    return nodes
+
+
+def _read_layout(magnitude: Any, attributes: Mapping[str, Any], faults: list[str]) -> Layout | None:
+    """Read chunks, shards and codecs from the metadata of /magnitude."""
+    try:
+        shape = magnitude["shape"]
+        shard = magnitude["chunk_grid"]["configuration"]["chunk_shape"]
+        (sharding,) = magnitude["codecs"]
+        configuration = sharding["configuration"]
+        chunk = configuration["chunk_shape"]
+        codecs = [dict(codec) for codec in configuration["codecs"]]
+        index_codecs = [codec["name"] for codec in configuration["index_codecs"]]
+        ready = (magnitude["data_type"], sharding["name"], index_codecs, configuration.get("index_location", "end"))
+    except (KeyError, TypeError, ValueError) as error:
+        faults.append(f"the metadata of /{MAGNITUDE} can't be read: {error!r}")
+        return None
+    targets, channels = len(attributes["targets"]), len(attributes["channels"])
+    if ready != ("float32", "sharding_indexed", ["bytes", "crc32c"], "end"):
+        faults.append(f"/{MAGNITUDE} must be float32 in sharding_indexed with its index at the end, found {ready}")
+    if len(shape) != 4 or shape[:3] != [targets, channels, attributes["frames"]]:
+        faults.append(
+            f"/{MAGNITUDE} has shape {shape}; the attributes say {[targets, channels, attributes['frames'], 'bins']}"
+        )
+        return None
+    if len(chunk) != 4 or chunk[:2] != [1, 1] or chunk[2] < 1 or chunk[2] % _BLOCK or chunk[3] != shape[3]:
+        faults.append(f"chunks must be [1, 1, a multiple of {_BLOCK}, {shape[3]}], found {chunk}")
+        return None
+    if len(shard) != 4 or shard[:2] != [1, channels] or shard[2] % chunk[2] or shard[2] < 1 or shard[3] != shape[3]:
+        faults.append(f"shards must be [1, {channels}, a multiple of {chunk[2]}, {shape[3]}], found {shard}")
+        return None
+    own = [codec["name"] for codec in codecs] == [QUANTIZE, JPEG, "crc32c"]
+    try:
+        curve = curve_from_config(codecs[0].get("configuration", {}) if codecs[0]["name"] == QUANTIZE else {})
+    except ValueError as error:
+        faults.append(f"/{MAGNITUDE}: {error}")
+        return None
+    return Layout(shape[3], chunk[2], shard[2] // chunk[2], curve, None if own else tuple(codecs))
+
+
+def _read_labels(nodes: Mapping[str, Any], faults: list[str]) -> tuple[Column, ...]:
+    prefix = f"{TRACK_GROUP}/"
+    labels = []
+    for path, node in nodes.items():
+        name = path.removeprefix(prefix)
+        if not path.startswith(prefix) or name in BASE_NAMES:
+            continue
+        data_type = node.get("data_type")
+        if data_type not in ("string", "int64", "float64", "bool"):
+            faults.append(f"the column /{path} has data type {data_type!r}")
+            continue
+        fill = float("nan") if data_type == "float64" else node.get("fill_value")
+        labels.append(Column(name, data_type, fill, optional=data_type in ("string", "float64")))
+    return tuple(labels)

@@ -1,0 +1,133 @@
+"""The bytes of one shard: chunks, then an index of where each lies (zarr's ``sharding_indexed``, index at the end).
+
+Conventions
+-----------
+A shard holds ``channels x chunks`` chunks of one target. Its index is little-endian ``uint64``
+(channels, chunks, 2), each entry offset and length in bytes, ``2**64 - 1`` twice for a chunk that isn't there;
+the CRC-32C of the index follows in 4 bytes. Every chunk ends with the CRC-32C of its own bytes, as zarr's ``crc32c``
+codec writes it. Entries may name the same bytes: equal chunks are stored once.
+
+References
+----------
+Zarr version 3 specification, codecs "sharding_indexed" 1.0 and "crc32c" 1.0; RFC 3720, appendix B.4 for the CRC.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from norbert_store.errors import DamagedError
+
+CHECKSUM_BYTES = 4
+_MISSING = 2**64 - 1
+_ENTRY_BYTES = 16
+
+ChunkPlace = tuple[int, int]
+"""Where a chunk stands in its shard: (channel, chunk), both from 0."""
+
+
+def with_checksum(data: bytes) -> bytes:
+    """Append the CRC-32C of some bytes to them."""
+    return data + struct.pack("<I", google_crc32c.value(data))
+
+
+def without_checksum(data: bytes) -> bytes:
+    """Check and cut off the CRC-32C at the end of some bytes.
+
+    Raises
+    ------
+    DamagedError
+        If it doesn't match.
+    """
+    content = data[:-CHECKSUM_BYTES]
+    if len(data) < CHECKSUM_BYTES or with_checksum(content) != data:
+        raise DamagedError(f"the checksum of {len(data)} bytes doesn't match")
+    return content
+
+
+def index_bytes(channels: int, chunks: int) -> int:
+    """Length of a shard's index with its checksum."""
+    return channels * chunks * _ENTRY_BYTES + CHECKSUM_BYTES
+
+
+def pack(encoded: Mapping[ChunkPlace, bytes], channels: int, chunks: int) -> bytes:
+    """Put encoded chunks into the bytes of a shard.
+
+    Parameters
+    ----------
+    encoded : mapping of (channel, chunk) to bytes
+        Each with its checksum. What isn't named is marked as not there.
+    channels, chunks : int
+        Size of the shard.
+
+    Returns
+    -------
+    bytes
+        Time-outer, channel-inner, so that an excerpt of all channels is one range; equal chunks stand once.
+    """
+    index = np.full((channels, chunks, 2), _MISSING, "<u8")
+    offsets: dict[bytes, int] = {}
+    end = 0
+    for channel, chunk in sorted(encoded, key=lambda place: (place[1], place[0])):
+        data = encoded[channel, chunk]
+        if data not in offsets:
+            offsets[data] = end
+            end += len(data)
+        index[channel, chunk] = offsets[data], len(data)
+    return b"".join(offsets) + with_checksum(index.tobytes())
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """Where the chunks of one shard lie.
+
+    Attributes
+    ----------
+    entries : ndarray of uint64
+        (channels, chunks, 2): offset and length in bytes.
+    """
+
+    entries: NDArray[np.uint64]
+
+    @classmethod
+    def parse(cls, data: bytes, channels: int, chunks: int, shard_bytes: int | None = None) -> ShardIndex:
+        """Read an index, and check it.
+
+        Parameters
+        ----------
+        data : bytes
+            The last `index_bytes` of the shard.
+        channels, chunks : int
+            Size of the shard.
+        shard_bytes : int, optional
+            Length of the whole shard, to check the entries against.
+
+        Raises
+        ------
+        DamagedError
+            If the length or the checksum is wrong, or an entry lies outside the shard.
+        """
+        if len(data) != index_bytes(channels, chunks):
+            raise DamagedError(f"a shard's index takes {index_bytes(channels, chunks)} bytes, found {len(data)}")
+        entries = np.frombuffer(without_checksum(data), "<u8").reshape(channels, chunks, 2)
+        missing = entries == _MISSING
+        if (missing[..., 0] != missing[..., 1]).any():
+            raise DamagedError("an entry of a shard's index is half missing")
+        if shard_bytes is not None:
+            there = entries[~missing[..., 0]]
+            room = shard_bytes - len(data)
+            # one by one: a sum of two huge numbers would wrap around
+            if (there > room).any() or (there[:, 0] + there[:, 1] > room).any():
+                raise DamagedError(f"an entry of a shard's index points outside the {room} bytes of its chunks")
+        return cls(entries)
+
+    def place(self, channel: int, chunk: int) -> tuple[int, int] | None:
+        """Offset and length in bytes of a chunk with its checksum; None where it isn't there."""
+        offset, length = self.entries[channel, chunk].tolist()
+        return None if offset == _MISSING else (offset, length)

@@ -1,0 +1,1 @@
+"""Where the audio comes from: what can be exported into a store."""
