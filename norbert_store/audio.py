@@ -1,5 +1,7 @@
 """Audio files to blocks of samples: one stem a file by libsndfile, or all stems of an MP4 in one pass by FFmpeg.
 
+The *source* of a track is a folder with a file per stem, one file with a stream per stem, or one plain file.
+
 Conventions
 -----------
 A block is float32 (samples, channels), full scale 1.0. Integers are divided by their full scale, so 16- and 24-bit
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,6 +160,70 @@ def read_stems(path: str | os.PathLike[str]) -> Iterator[tuple[str, Block]]:
     short = ", ".join(f"{names[index]} by {count}" for index, count in left.items() if count > 0)
     if short:
         raise AudioError(f"{os.fspath(path)} is cut off: samples are missing from {short}")
+
+
+def read_stem(source: str | os.PathLike[str], stem: str) -> tuple[NDArray[np.float32], int]:
+    """Read one stem of a track's source.
+
+    Parameters
+    ----------
+    source : str or path
+        A folder that holds ``<stem>.wav``, a file with one stream per stem (``.stem.mp4``), a plain audio file (taken
+        as it is), or a ``file:`` URI of one of these.
+    stem : str
+        Such as "mixture".
+
+    Returns
+    -------
+    audio : ndarray of float32
+        (samples, channels)
+    rate : int
+        Samples per second.
+
+    Raises
+    ------
+    SourceError
+        If there is no such file, or it has no such stem.
+    AudioError
+        If it can't be read.
+    """
+    path = local_path(source)
+    if path.is_dir():
+        path = path / f"{stem}.wav"
+    if not has_stems(path):
+        rate = audio_info(path).rate
+        return np.concatenate(list(read_blocks(path))), rate
+    stems = stems_info(path)
+    if stem not in stems:
+        raise SourceError(f"{path} has no stem {stem!r}; it has {', '.join(map(repr, stems))}")
+    return np.concatenate([block for name, block in read_stems(path) if name == stem]), stems[stem].rate
+
+
+def local_path(source: str | os.PathLike[str]) -> Path:
+    """Take a path, or a ``file:`` URI, as a path.
+
+    Raises
+    ------
+    SourceError
+        If it is another kind of URI.
+    """
+    text = os.fspath(source)
+    if "://" not in text:
+        return Path(text)
+    parts = urlsplit(text)
+    if parts.scheme != "file":
+        raise SourceError(f"audio at {text} can't be read from here; fetch it first")
+    return Path(unquote(parts.path))
+
+
+def source_reference(path: Path, store_folder: Path | None) -> str:
+    """Write where a source is: relative to the folder that holds the store, or a URI where the store is elsewhere."""
+    if store_folder is None:
+        return path.absolute().as_uri()
+    try:
+        return Path(os.path.relpath(path.absolute(), store_folder.absolute().parent)).as_posix()
+    except ValueError:  # on Windows, another drive
+        return path.absolute().as_uri()
 
 
 def check_file(path: str | os.PathLike[str]) -> None:

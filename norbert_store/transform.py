@@ -155,14 +155,14 @@ class Stft:
     @property
     def frequencies(self) -> NDArray[np.float64]:
         """Frequency of every bin, Hz."""
-        return np.arange(self.bins) * (self.rate / self.n_fft)
+        return np.arange(self.bins, dtype=np.float64) * (self.rate / self.n_fft)
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
         """The window, (n_fft,)."""
         if self.window == "hann":
             # what scipy.signal.get_window("hann", n_fft) gives, without the second that importing scipy.signal takes
-            return 0.5 - 0.5 * np.cos(2 * np.pi / self.n_fft * np.arange(self.n_fft))
+            return 0.5 - 0.5 * np.cos(2 * np.pi / self.n_fft * np.arange(self.n_fft, dtype=np.float64))
         from scipy.signal import get_window
 
         return np.asarray(get_window(self.window, self.n_fft), dtype=np.float64)
@@ -442,7 +442,7 @@ class StoredTransform(ABC):
 
     def frame_seconds(self, frames: int) -> NDArray[np.float64]:
         """Centres of the first ``frames`` frames, in seconds."""
-        return np.arange(frames) * (self.hop / self.rate)
+        return np.arange(frames, dtype=np.float64) * (self.hop / self.rate)
 
     def reduce(self, magnitude: Magnitude) -> Magnitude:
         """Magnitudes of the STFT (..., bins of the STFT) to what is stored (..., stored bins)."""
@@ -591,7 +591,8 @@ class MelBands(_OfStft):
         self._stft = stft
         self.n_mels, self.lowest, self.bandwidth, self.scale = n_mels, float(lowest), float(bandwidth), scale
         to_mel, to_hertz = _MEL_SCALES[scale]
-        self._edges = to_hertz(np.linspace(to_mel(np.float64(lowest)), to_mel(np.float64(highest)), n_mels + 2))
+        low, high = to_mel(np.array([lowest, highest], dtype=np.float64))
+        self._edges = to_hertz(np.linspace(low, high, n_mels + 2))
         self._filters = _triangles(self._edges, stft.frequencies)
         empty = np.flatnonzero(self._filters.sum(axis=1) == 0)
         if len(empty):

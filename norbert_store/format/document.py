@@ -269,10 +269,11 @@ def _regular_grid(chunk_shape: list[int]) -> dict[str, Any]:
 
 
 def _attribute_faults(attributes: Mapping[str, Any]) -> list[str]:
-    faults = []
-    for key in ("tracks", "frames"):
-        if isinstance(attributes[key], bool) or not isinstance(attributes[key], int) or attributes[key] < 0:
-            faults.append(f"attribute {key!r} must be a whole number, found {attributes[key]!r}")
+    faults = [
+        f"attribute {key!r} must be a whole number, found {attributes[key]!r}"
+        for key in ("tracks", "frames")
+        if isinstance(attributes[key], bool) or not isinstance(attributes[key], int) or attributes[key] < 0
+    ]
     for key in ("targets", "channels"):
         labels = attributes[key]
         if not isinstance(labels, list) or not labels or not all(isinstance(label, str) and label for label in labels):

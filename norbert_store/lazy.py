@@ -1,0 +1,134 @@
+"""Lazy xarray objects over the reader: what a selection touches is read when its values are asked for, no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import xarray
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from norbert_store.format.document import DIMENSIONS
+from norbert_store.reader import Reader
+
+Values = Literal["magnitude", "levels"]
+
+TRACK_DIMENSIONS = ("target", "channel", "time", "frequency")
+
+
+class LazyFrames(BackendArray):
+    """Frames of the packed axis, as an array (targets, channels, frames, bins) that is read when it is indexed.
+
+    Parameters
+    ----------
+    reader : Reader
+    values : str
+        "magnitude" (float32) or "levels" (uint8).
+    start, frames : int
+        Where the frames begin along the packed axis, and how many there are.
+    present : sequence of bool, optional
+        For each target, whether its chunks must be there.
+    track : str
+        Name of the track, for errors.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        values: Values,
+        start: int,
+        frames: int,
+        present: Sequence[bool] | None = None,
+        track: str = "",
+    ) -> None:
+        document = reader.document
+        self.shape = (len(document.targets), len(document.channels), frames, document.layout.bins)
+        self.dtype = np.dtype(np.float32 if values == "magnitude" else np.uint8)
+        self._reader, self._values, self._start = reader, values, start
+        self._present, self._track = present, track
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        targets, channels, frames = (_positions(k, size) for k, size in zip(key[:3], self.shape[:3], strict=True))
+        present = None if self._present is None else [self._present[target] for target in targets]
+        # bins come by slice: a chunk is decoded whole anyhow, and other selections are cheap on what was read
+        bins = key[3] if isinstance(key[3], slice) else slice(None)
+        read = self._reader.magnitude if self._values == "magnitude" else self._reader.levels
+        values = read(
+            targets.tolist(),
+            channels.tolist(),
+            self._start + frames,
+            _ascending(bins, self.shape[3]),
+            present,
+            self._track,
+        )
+        if not isinstance(key[3], slice):
+            values = values[..., np.asarray(key[3])]
+        elif bins.step is not None and bins.step < 0:
+            values = values[..., ::-1]
+        drop = tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key[:3])
+        return values[drop]
+
+    def preferred_chunks(self) -> dict[str, tuple[int, ...]]:
+        """Chunk sizes for dask, by axis: whole shards of one target."""
+        layout = self._reader.layout
+        edges = np.arange(
+            self._start // layout.shard_frames + 1, 1 + (self._start + self.shape[2]) // layout.shard_frames
+        )
+        inner = edges * layout.shard_frames - self._start
+        bounds = np.unique(np.concatenate(([0], inner, [self.shape[2]])))
+        return {
+            "target": (1,) * self.shape[0],
+            "channel": (self.shape[1],),
+            "time": tuple(np.diff(bounds).tolist()),
+            "frequency": (self.shape[3],),
+        }
+
+
+def lazy_dataset(
+    array: LazyFrames,
+    dimensions: Sequence[str],
+    coordinates: dict[str, Any],
+    values: Values,
+    attributes: dict[str, Any],
+) -> xarray.Dataset:
+    """Put a lazy array and its coordinates into a data set of one variable, named for its values."""
+    chunks = array.preferred_chunks()
+    variable = xarray.Variable(
+        dimensions,
+        indexing.LazilyIndexedArray(array),
+        encoding={"preferred_chunks": dict(zip(dimensions, chunks.values(), strict=True))},
+    )
+    return xarray.Dataset({values: variable}, coords=coordinates, attrs=attributes)
+
+
+def packed_dataset(reader: Reader, values: Values) -> xarray.Dataset:
+    """All tracks along one packed axis."""
+    document = reader.document
+    coordinates = {
+        "target": list(document.targets),
+        "channel": list(document.channels),
+        "frequency": reader.frequencies,
+    }
+    array = LazyFrames(reader, values, 0, document.frames)
+    return lazy_dataset(array, DIMENSIONS, coordinates, values, {})
+
+
+def _positions(key: Any, size: int) -> NDArray[np.int64]:
+    if isinstance(key, slice):
+        return np.arange(*key.indices(size))
+    return np.atleast_1d(np.asarray(key, dtype=np.int64))
+
+
+def _ascending(bins: slice, size: int) -> slice:
+    """Turn a slice that runs backwards into the same bins, forwards."""
+    positions = range(*bins.indices(size))
+    if positions.step > 0:
+        return slice(positions.start, positions.stop, positions.step)
+    forwards = positions[::-1]
+    return slice(forwards.start, forwards.stop, forwards.step)

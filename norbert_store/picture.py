@@ -1,0 +1,269 @@
+"""Grey pictures in files, with a note in the file's own metadata.
+
+Conventions
+-----------
+A picture is a ``uint8`` array (rows, columns), the first row at the top. The note is a JSON object. It stands where
+each container has room for such things, so that other programs show the picture as if there were none: in a comment
+segment (JPEG, JPEG-LS), a ``tEXt`` chunk (PNG), a ``uuid`` box (JPEG 2000, JPEG XL, AVIF) or the image description
+(TIFF).
+
+References
+----------
+ITU-T T.81 annex B (JPEG) and T.87 (JPEG-LS); W3C PNG 3rd edition, 11.3.3.2; ISO/IEC 14496-12, 4.2 for boxes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from norbert_store.errors import JpegError
+from norbert_store.jpeg import stream
+from norbert_store.jpeg.encoder import encode, quantisation_table
+
+Picture = NDArray[np.uint8]
+Note = Mapping[str, Any]
+
+_KEYWORD = b"norbert_store"
+# any fixed one will do; this was drawn at random
+_UUID = bytes.fromhex("9d3ab30d4b2b5c5ba2d4b8f3a34c7f1e")
+_COMMENT = 0xFE
+_LONGEST_COMMENT = 65533
+
+
+def write_picture(picture: Picture, format: str, quality: float, note: Note) -> bytes:  # noqa: A002
+    """Encode a picture.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8
+        (rows, columns); rows are taken as frequencies and columns as time, where that matters.
+    format : str
+        One of `FORMATS`.
+    quality : float
+        From 0 to 100, see `norbert_store.jpeg.encoder`; the other formats than "jpg" lose nothing.
+    note : mapping
+        What JSON can hold.
+
+    Raises
+    ------
+    ValueError
+        If the format is unknown, or the picture is too large for it.
+    """
+    container = _container(format)
+    if picture.dtype != np.uint8 or picture.ndim != 2 or 0 in picture.shape:
+        raise ValueError(f"expected a picture (rows, columns) of uint8, found shape {picture.shape} of {picture.dtype}")
+    text = json.dumps(note, allow_nan=False).encode()
+    try:
+        return bytes(container.encode(np.ascontiguousarray(picture), quality, text))
+    except ValueError:
+        raise
+    except Exception as error:  # every encoder has errors of its own
+        raise ValueError(f"a picture of {picture.shape} can't be written as {format}: {error}") from error
+
+
+def read_picture(data: bytes) -> tuple[Picture, dict[str, Any]]:
+    """Decode a picture, of any of the `FORMATS`.
+
+    Returns
+    -------
+    picture : ndarray of uint8
+        (rows, columns)
+    note : dict
+        Empty where the file has none of ours.
+
+    Raises
+    ------
+    ValueError
+        If the bytes are none of these formats, damaged, or no grey picture.
+    """
+    name = next((name for name, container in FORMATS.items() if container.matches(data)), None)
+    if name is None:
+        raise ValueError(f"not a picture in one of the formats {', '.join(FORMATS)}; it begins {data[:4].hex(' ')}")
+    container = FORMATS[name]
+    try:
+        note = next(container.read_note(data), b"{}")
+        picture = np.asarray(container.decode(data))
+    except JpegError:
+        raise
+    except Exception as error:  # every decoder has errors of its own
+        raise ValueError(f"the {name} picture can't be decoded: {error}") from error
+    if picture.ndim != 2 or picture.dtype != np.uint8:
+        raise ValueError(f"expected a grey picture of 8 bits, found shape {picture.shape} of {picture.dtype}")
+    return picture, dict(json.loads(note))
+
+
+# ---- where the note stands
+
+
+def _header_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker segments of a JPEG or JPEG-LS before the first that is neither application's nor comment."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and (0xE0 <= data[at + 1] <= 0xEF or data[at + 1] == _COMMENT):
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        yield data[at + 1], at, end
+        at = end
+
+
+def _write_comment(data: bytes, text: bytes) -> bytes:
+    content = _KEYWORD + b" " + text
+    if len(content) > _LONGEST_COMMENT:
+        raise ValueError(f"the note takes {len(content)} bytes; a JPEG has room for {_LONGEST_COMMENT}")
+    at = 2
+    for _, _, end in _header_segments(data):
+        at = end
+    return data[:at] + struct.pack(">BBH", 0xFF, _COMMENT, len(content) + 2) + content + data[at:]
+
+
+def _read_comment(data: bytes) -> Iterator[bytes]:
+    for marker, start, end in _header_segments(data):
+        content = data[start + 4 : end]
+        if marker == _COMMENT and content.startswith(_KEYWORD + b" "):
+            yield content[len(_KEYWORD) + 1 :]
+
+
+def _write_text_chunk(data: bytes, text: bytes) -> bytes:
+    header_end = 8 + 12 + 13  # the signature, then IHDR, which always comes first
+    chunk = b"tEXt" + _KEYWORD + b"\0" + text
+    return (
+        data[:header_end]
+        + struct.pack(">I", len(chunk) - 4)
+        + chunk
+        + struct.pack(">I", zlib.crc32(chunk))
+        + data[header_end:]
+    )
+
+
+def _read_text_chunk(data: bytes) -> Iterator[bytes]:
+    at = 8
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        content = data[at + 8 : at + 8 + length]
+        if data[at + 4 : at + 8] == b"tEXt" and content.startswith(_KEYWORD + b"\0"):
+            yield content[len(_KEYWORD) + 1 :]
+        at += 12 + length
+
+
+def _write_box(data: bytes, text: bytes) -> bytes:
+    content = _UUID + text
+    return data + struct.pack(">I", len(content) + 8) + b"uuid" + content
+
+
+def _read_box(data: bytes) -> Iterator[bytes]:
+    at = 0
+    while at + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        head = 8
+        if size == 1:
+            size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        if size < head:  # 0: to the end of the file
+            return
+        content = data[at + head : at + size]
+        if kind == b"uuid" and content.startswith(_UUID):
+            yield content[len(_UUID) :]
+        at += size
+
+
+def _read_description(data: bytes) -> Iterator[bytes]:
+    import io
+
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        description = str(image.tag_v2.get(270, ""))  # type: ignore[attr-defined]
+    if description.startswith("{"):
+        yield description.encode()
+
+
+# ---- formats
+
+
+@dataclass(frozen=True)
+class _Container:
+    """How one format is told from others, written with a note, and read."""
+
+    matches: Callable[[bytes], bool]
+    encode: Callable[[Picture, float, bytes], bytes]
+    decode: Callable[[bytes], Any]
+    read_note: Callable[[bytes], Iterator[bytes]]
+
+
+def _encode_jpeg(picture: Picture, quality: float, note: bytes) -> bytes:
+    # here frequency runs along the columns of a block
+    return _write_comment(encode(picture, quantisation_table(quality).T), note)
+
+
+def _is_jpeg(data: bytes) -> bool:
+    return data[:2] == b"\xff\xd8" and not _is_jpeg_ls(data)
+
+
+def _is_jpeg_ls(data: bytes) -> bool:
+    if data[:2] != b"\xff\xd8":
+        return False
+    at = 2
+    for _, _, end in _header_segments(data):
+        at = end
+    return data[at : at + 2] == b"\xff\xf7"
+
+
+def _is_box(brand: bytes) -> Callable[[bytes], bool]:
+    return lambda data: brand in data[4:16]
+
+
+FORMATS: dict[str, _Container] = {
+    "jpg": _Container(_is_jpeg, _encode_jpeg, stream.decode, _read_comment),
+    "png": _Container(
+        lambda data: data[:8] == b"\x89PNG\r\n\x1a\n",
+        lambda picture, quality, note: _write_text_chunk(bytes(imagecodecs.png_encode(picture)), note),
+        imagecodecs.png_decode,
+        _read_text_chunk,
+    ),
+    "jls": _Container(
+        _is_jpeg_ls,
+        lambda picture, quality, note: _write_comment(bytes(imagecodecs.jpegls_encode(picture)), note),
+        imagecodecs.jpegls_decode,
+        _read_comment,
+    ),
+    "jp2": _Container(
+        _is_box(b"jP  "),
+        lambda picture, quality, note: _write_box(bytes(imagecodecs.jpeg2k_encode(picture)), note),
+        imagecodecs.jpeg2k_decode,
+        _read_box,
+    ),
+    "jxl": _Container(
+        _is_box(b"JXL "),
+        lambda picture, quality, note: _write_box(
+            bytes(imagecodecs.jpegxl_encode(picture, lossless=True, usecontainer=True)), note
+        ),
+        imagecodecs.jpegxl_decode,
+        _read_box,
+    ),
+    "avif": _Container(
+        _is_box(b"avif"),
+        lambda picture, quality, note: _write_box(bytes(imagecodecs.avif_encode(picture)), note),
+        imagecodecs.avif_decode,
+        _read_box,
+    ),
+    "tif": _Container(
+        lambda data: data[:4] in (b"II*\0", b"MM\0*"),
+        lambda picture, quality, note: bytes(
+            imagecodecs.tiff_encode(picture, compression="deflate", description=note.decode())
+        ),
+        imagecodecs.tiff_decode,
+        _read_description,
+    ),
+}
+
+
+def _container(name: str) -> _Container:
+    if name not in FORMATS:
+        raise ValueError(f"format {name!r} is unknown; expected one of {', '.join(map(repr, FORMATS))}")
+    return FORMATS[name]

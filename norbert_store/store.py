@@ -1,0 +1,501 @@
+"""Open stores: `open_store` (public as ``norbert_store.open``), `Store` and `Track`.
+
+Conventions
+-----------
+Everything is lazy: opening reads one document, names are read when they are asked for, and magnitudes when their
+values are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray
+from numpy.typing import ArrayLike, NDArray
+
+from norbert_store.audio import read_stem
+from norbert_store.errors import AudioError, DamagedError, NameNotFoundError, SourceError
+from norbert_store.lazy import TRACK_DIMENSIONS, LazyFrames, Values, lazy_dataset, packed_dataset
+from norbert_store.reader import Reader
+from norbert_store.storage import Location
+from norbert_store.transform import FRAMES_PER_BLOCK, Audio, StftStream, StftSynthesis, as_audio, transform_from_config
+
+_MOST_NAMES_SHOWN = 5
+
+
+def open_store(location: Location, split: str | None = None) -> Store:
+    """Open a store to read.
+
+    Parameters
+    ----------
+    location : str, path or zarr store
+        A folder, a URL, a .zip file, or a ready zarr store.
+    split : str, optional
+        Only the tracks of this split, such as "train".
+
+    Returns
+    -------
+    Store
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is nothing there.
+    FormatError
+        If what is there is no store, breaks the format, or is newer than this library.
+    NameNotFoundError
+        If there is no such split.
+
+    Examples
+    --------
+    >>> import norbert_store, zarr
+    >>> place = zarr.storage.MemoryStore()
+    >>> with norbert_store.create(place, targets=["mixture"], rate=8000, channels=1) as writer:
+    ...     writer.add("one second", {"mixture": np.zeros(8000)})
+    >>> db = norbert_store.open(place)
+    >>> len(db), db[0].name, db[0].duration
+    (1, 'one second', 1.0)
+    >>> db["one second"].magnitude.sel(target="mixture", frequency=slice(0, 1000)).shape
+    (1, 9, 257)
+    """
+    store = Store(Reader(location))
+    return store if split is None else store.split(split)
+
+
+class Store:
+    """A data set of spectrograms: a sequence of tracks, and a mapping from their names.
+
+    Parameters
+    ----------
+    reader : Reader
+    rows : ndarray of int, optional
+        Rows of the track table that this store shows, in order; all of them if left out.
+    """
+
+    def __init__(self, reader: Reader, rows: NDArray[np.int64] | None = None) -> None:
+        self._reader = reader
+        self._rows = rows
+        self._transform = transform_from_config(
+            reader.document.transform, reader.frequencies if _is_ready(reader) else None
+        )
+
+    def __repr__(self) -> str:
+        transform = self._transform
+        names = [self[i].name for i in range(min(len(self), _MOST_NAMES_SHOWN))]
+        more = [f"... {len(self) - len(names)} more"] if len(self) > len(names) else []
+        lines = [
+            f"<norbert_store.Store {self._reader.name!r}>",
+            f"tracks     {len(self)}",
+            f"targets    {', '.join(self.targets)}",
+            f"channels   {', '.join(self.channels)}",
+            f"transform  {transform.name}, {transform.rate} Hz, hop {transform.hop}, {len(self.frequencies)} bins "
+            f"from {self.frequencies[0]:.0f} to {self.frequencies[-1]:.0f} Hz",
+            *(f"  {name!r}" for name in names),
+            *(f"  {line}" for line in more),
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from norbert_store.show import store_html
+
+        return store_html(self)
+
+    # ---- what is in it
+
+    @property
+    def location(self) -> str:
+        """Where the store is."""
+        return self._reader.name
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Labels of the targets."""
+        return self._reader.document.targets
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Labels of the channels."""
+        return self._reader.document.channels
+
+    @property
+    def rate(self) -> int:
+        """Samples per second of the audio."""
+        return self._transform.rate
+
+    @property
+    def frequencies(self) -> NDArray[np.float64]:
+        """Hz of every bin."""
+        return self._reader.frequencies
+
+    @property
+    def transform(self) -> dict[str, Any]:
+        """How audio became magnitudes, as it stands in the store's attributes."""
+        return dict(self._reader.document.transform)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """All attributes of the store, with those that this version doesn't know."""
+        return self._reader.document.attributes
+
+    @property
+    def table(self) -> NDArray[np.float32]:
+        """The 256 magnitudes that the levels stand for."""
+        return self._reader.table.copy()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the tracks, in order."""
+        return [str(name) for name in self._column("name")]
+
+    def _column(self, name: str) -> NDArray[Any]:
+        values = self._reader.column(name)
+        return values if self._rows is None else values[self._rows]
+
+    @cached_property
+    def _row_by_name(self) -> dict[str, int]:
+        rows = range(self._reader.document.tracks) if self._rows is None else self._rows.tolist()
+        return dict(zip(self.names, rows, strict=True))
+
+    # ---- tracks
+
+    def __len__(self) -> int:
+        return self._reader.document.tracks if self._rows is None else len(self._rows)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._row_by_name
+
+    def __iter__(self) -> Iterator[Track]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key: str | int) -> Track:
+        """Return a track by its name, or by its position (negative ones count from the end).
+
+        Raises
+        ------
+        NameNotFoundError
+            If there is no track of that name.
+        IndexError
+            If there is no such position.
+        """
+        if isinstance(key, str):
+            if key not in self._row_by_name:
+                raise NameNotFoundError(f"{self.location} has no track {key!r}{_close_to(key, self.names)}")
+            return Track(self, self._row_by_name[key])
+        if not isinstance(key, int | np.integer):
+            raise TypeError(f"expected a track's name or position, found {key!r}; select() takes several")
+        if not -len(self) <= key < len(self):
+            raise IndexError(f"{self.location} has {len(self)} tracks; there is none at position {key}")
+        position = int(key) % len(self)
+        return Track(self, position if self._rows is None else int(self._rows[position]))
+
+    @property
+    def tracks(self) -> xarray.Dataset:
+        """The track table: a variable for each column, one row a track."""
+        variables: dict[str, Any] = {}
+        for column in self._reader.document.columns:
+            dimensions = ("track", "target") if column.name == "present" else ("track",)
+            variables[column.name] = (dimensions, self._column(column.name))
+        return xarray.Dataset(variables, coords={"target": list(self.targets)})
+
+    def select(self, which: ArrayLike | xarray.DataArray) -> Store:
+        """Return a store of some of the tracks.
+
+        Parameters
+        ----------
+        which : array_like
+            A mask over the tracks, their positions, or their names.
+
+        Raises
+        ------
+        NameNotFoundError, IndexError
+            If a name or position isn't there.
+        ValueError
+            If a mask has another length than there are tracks, or it is none of the three.
+
+        Examples
+        --------
+        ``db.select(db.tracks.genre == "Rock")``
+        """
+        chosen = np.atleast_1d(np.asarray(which))
+        rows = np.arange(self._reader.document.tracks) if self._rows is None else self._rows
+        if chosen.ndim != 1:
+            raise ValueError(f"expected a mask, positions or names in one dimension, found shape {chosen.shape}")
+        if len(chosen) == 0:
+            return Store(self._reader, rows[:0])
+        if chosen.dtype == bool:
+            if len(chosen) != len(self):
+                raise ValueError(f"expected a mask of {len(self)} values, one for each track; found {len(chosen)}")
+            return Store(self._reader, rows[chosen])
+        if np.issubdtype(chosen.dtype, np.integer):
+            if chosen.min() < -len(self) or chosen.max() >= len(self):
+                raise IndexError(f"{self.location} has {len(self)} tracks; found positions {chosen.tolist()}")
+            return Store(self._reader, rows[chosen])
+        if all(isinstance(name, str) for name in chosen.tolist()):
+            return Store(self._reader, np.array([self[str(name)]._row for name in chosen.tolist()], dtype=np.int64))
+        raise ValueError(f"expected a mask, positions or names, found an array of {chosen.dtype}")
+
+    def split(self, split: str) -> Store:
+        """Return a store of the tracks of one split.
+
+        Raises
+        ------
+        NameNotFoundError
+            If there is no such split.
+        """
+        splits = self._column("split")
+        if not (splits == split).any():
+            known = ", ".join(map(repr, sorted(set(splits.tolist())))) or "none"
+            raise NameNotFoundError(f"{self.location} has no split {split!r}; it has {known}")
+        return self.select(splits == split)
+
+    # ---- all magnitudes
+
+    @property
+    def magnitude(self) -> xarray.DataArray:
+        """All tracks along one packed axis (target, channel, frame, frequency), lazy; NaN between tracks."""
+        return self.dataset("magnitude")["magnitude"]
+
+    def dataset(self, values: Values = "magnitude") -> xarray.Dataset:
+        """All tracks along one packed axis, as a data set; "magnitude" or "levels"."""
+        return packed_dataset(self._reader, values)
+
+
+class Track:
+    """One track of a store; nothing of it is read before it is asked for.
+
+    Parameters
+    ----------
+    store : Store
+    row : int
+        Of the track table.
+    """
+
+    def __init__(self, store: Store, row: int) -> None:
+        self._store = store
+        self._reader = store._reader
+        self._row = row
+
+    def __repr__(self) -> str:
+        present = [target for target, there in self.present.items() if there]
+        return f"<norbert_store.Track {self.name!r}, {self.duration:.1f} s, {', '.join(present)}>"
+
+    def _repr_html_(self) -> str:
+        from norbert_store.show import track_html
+
+        return track_html(self)
+
+    def _cell(self, column: str) -> Any:
+        return self._reader.cell(column, self._row)
+
+    @cached_property
+    def name(self) -> str:
+        """Name of the track."""
+        return str(self._cell("name"))
+
+    @cached_property
+    def split(self) -> str:
+        """Split that the track belongs to, such as "train"."""
+        return str(self._cell("split"))
+
+    @cached_property
+    def source(self) -> str:
+        """Where the audio is: a path relative to the folder that holds the store, or a URI."""
+        return str(self._cell("source"))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Whatever was given with the track."""
+        return dict(json.loads(self._cell("metadata")))
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The plain labels: those with a column of their own."""
+        return {column.name: self._cell(column.name) for column in self._reader.document.labels}
+
+    @property
+    def rate(self) -> int:
+        """Samples per second of the audio."""
+        return self._store.rate
+
+    @cached_property
+    def samples(self) -> int:
+        """Length of the audio, samples."""
+        return int(self._cell("samples"))
+
+    @cached_property
+    def frames(self) -> int:
+        """Length of the spectrogram, frames."""
+        return int(self._cell("frames"))
+
+    @property
+    def duration(self) -> float:
+        """Length of the audio, seconds."""
+        return self.samples / self.rate
+
+    @cached_property
+    def start(self) -> int:
+        """Where the track begins along the packed axis, frames."""
+        return int(self._cell("start"))
+
+    @cached_property
+    def present(self) -> dict[str, bool]:
+        """For each target, whether the track has it."""
+        there = self._cell("present")
+        return {target: bool(there[i]) for i, target in enumerate(self._reader.document.targets)}
+
+    @property
+    def magnitude(self) -> xarray.DataArray:
+        """Magnitudes (target, channel, time, frequency), lazy, in seconds and Hz; NaN where a target is absent."""
+        return self.dataset("magnitude")["magnitude"]
+
+    @property
+    def levels(self) -> xarray.DataArray:
+        """Levels (target, channel, time, frequency), lazy, uint8; 0 where a target is absent."""
+        return self.dataset("levels")["levels"]
+
+    def dataset(self, values: Values = "magnitude") -> xarray.Dataset:
+        """The track as a data set of one lazy variable, "magnitude" or "levels"."""
+        document = self._reader.document
+        array = LazyFrames(self._reader, values, self.start, self.frames, list(self.present.values()), self.name)
+        coordinates = {
+            "target": list(document.targets),
+            "channel": list(document.channels),
+            "time": self._store._transform.frame_seconds(self.frames),
+            "frequency": self._reader.frequencies,
+        }
+        attributes = {"track": self.name, "rate": self.rate}
+        return lazy_dataset(array, TRACK_DIMENSIONS, coordinates, values, attributes)
+
+    def jpeg(self, target: str | int, channel: str | int, chunk: int) -> bytes:
+        """Return one chunk's JPEG, as it stands in the store: rows are frames, columns frequencies.
+
+        Parameters
+        ----------
+        target, channel : str or int
+            Label or position.
+        chunk : int
+            From 0, within the track.
+
+        Raises
+        ------
+        NameNotFoundError
+            If there is no such target or channel, or the track hasn't it.
+        IndexError
+            If the track has no such chunk.
+        DamagedError
+            If the chunk is missing or damaged.
+        """
+        t = self._position("target", target, self._reader.document.targets)
+        c = self._position("channel", channel, self._reader.document.channels)
+        chunks = self._reader.layout.chunks(self.frames)
+        if not 0 <= chunk < chunks:
+            raise IndexError(f"track {self.name!r} has {chunks} chunks; there is none at position {chunk}")
+        self._check_present(self._reader.document.targets[t])
+        packed = self.start // self._reader.layout.chunk_frames + chunk
+        data = self._reader.jpeg(t, c, packed, self.name)
+        if data is None:
+            raise DamagedError(f"{self._reader.place(t, c, packed, self.name)} is missing")
+        return data
+
+    def to_audio(self, target: str, mixture: ArrayLike | str | os.PathLike[str] | None = None) -> Audio:
+        """Make audio of a target's magnitudes and the mixture's phase.
+
+        Parameters
+        ----------
+        target : str
+        mixture : array_like or path, optional
+            Audio (samples, channels) at the store's rate and of the track's length, or a file of it. If left out,
+            what `source` points to is read.
+
+        Returns
+        -------
+        ndarray of float32
+            (samples, channels)
+
+        Raises
+        ------
+        NameNotFoundError
+            If the track hasn't the target.
+        AudioError
+            If the mixture has another length, rate or number of channels than the track.
+        SourceError
+            If the mixture's file isn't there.
+
+        References
+        ----------
+        A. Liutkus and F.-R. Stöter, "The 2018 Signal Separation Evaluation Campaign", LVA/ICA 2018, for magnitudes
+        combined with the mixture's phase.
+        """
+        self._position("target", target, self._reader.document.targets)
+        self._check_present(target)
+        samples = self._mixture(mixture)
+        stft = self._store._transform.stft
+        analysis = StftStream(stft, samples.shape[1], np.float32, FRAMES_PER_BLOCK)
+        synthesis = StftSynthesis(stft, len(samples), samples.shape[1], np.float32)
+        magnitude = self.magnitude.sel(target=target)
+        start = 0
+        for spectrum in (*analysis.push(samples), *analysis.finish()):
+            stored = magnitude[:, start : start + len(spectrum)].values
+            extended = np.moveaxis(self._store._transform.extend(stored), 0, 2)
+            phase = np.exp(1j * np.angle(np.moveaxis(spectrum, 1, 2)))
+            synthesis.add(extended * phase)
+            start += len(spectrum)
+        return synthesis.finish()
+
+    def _mixture(self, mixture: ArrayLike | str | os.PathLike[str] | None) -> Audio:
+        if mixture is None:
+            samples, rate = self._read_source(), self.rate
+        elif isinstance(mixture, str | os.PathLike):
+            samples, rate = read_stem(mixture, "mixture")
+        else:
+            samples, rate = as_audio(mixture), self.rate
+        if rate != self.rate:
+            raise AudioError(f"the mixture has {rate} samples per second; track {self.name!r} has {self.rate}")
+        expected = (self.samples, len(self._reader.document.channels))
+        if samples.shape != expected:
+            raise AudioError(
+                f"the mixture is {samples.shape[0]} samples x {samples.shape[1]} channels; "
+                f"track {self.name!r} is {expected[0]} x {expected[1]}"
+            )
+        return samples
+
+    def _read_source(self) -> Audio:
+        if not self.source:
+            raise SourceError(f"track {self.name!r} doesn't say where its audio is; give mixture=")
+        folder = self._reader.storage.folder
+        place = self.source if folder is None else (folder.absolute().parent / self.source)
+        try:
+            samples, rate = read_stem(place, "mixture")
+        except SourceError as error:
+            raise SourceError(f"the source of track {self.name!r} isn't there: {error}; give mixture=") from None
+        if rate != self.rate:
+            raise AudioError(f"the source of track {self.name!r} has {rate} samples per second, the store {self.rate}")
+        return samples
+
+    def _position(self, what: str, label: str | int, labels: Sequence[str]) -> int:
+        if isinstance(label, str) and label in labels:
+            return labels.index(label)
+        if isinstance(label, int | np.integer) and -len(labels) <= label < len(labels):
+            return int(label) % len(labels)
+        raise NameNotFoundError(f"{self._reader.name} has no {what} {label!r}; it has {', '.join(map(repr, labels))}")
+
+    def _check_present(self, target: str) -> None:
+        if not self.present[target]:
+            there = ", ".join(repr(name) for name, present in self.present.items() if present)
+            raise NameNotFoundError(f"track {self.name!r} has no target {target!r}; it has {there}")
+
+
+def _is_ready(reader: Reader) -> bool:
+    return reader.document.transform["name"] not in ("stft", "mel")
+
+
+def _close_to(name: str, names: Sequence[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, names[:10000], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
