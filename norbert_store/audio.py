@@ -226,6 +226,27 @@ def source_reference(path: Path, store_folder: Path | None) -> str:
         return path.absolute().as_uri()
 
 
+def write_audio(path: str | os.PathLike[str], audio: NDArray[np.floating[Any]], rate: int) -> None:
+    """Write audio (samples, channels) into a file; the suffix tells the format. WAV takes float, so nothing clips.
+
+    Raises
+    ------
+    AudioError
+        If the suffix is unknown, or the format can't hold this audio.
+    OSError
+        If the file can't be written.
+    """
+    import soundfile
+
+    file = Path(path)
+    if not file.parent.is_dir():
+        raise SourceError(f"there is no folder {file.parent} to write {file.name} into")
+    try:
+        soundfile.write(file, audio, rate, subtype="FLOAT" if file.suffix.lower() == ".wav" else None)
+    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+        raise AudioError(f"{file} can't be written: {error}") from None
+
+
 def check_file(path: str | os.PathLike[str]) -> None:
     """Raise `SourceError` or `AudioError` unless there is a file, and it isn't empty."""
     if not os.path.isfile(path):

@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from norbert_store.errors import DamagedError, JpegError, StoreNotFoundError
@@ -23,7 +22,7 @@ from norbert_store.format.shard import ShardIndex, index_bytes, without_checksum
 from norbert_store.format.table import ROWS_PER_CHUNK
 from norbert_store.jpeg import stream
 from norbert_store.levels import dequantize, table
-from norbert_store.storage import Location, Storage
+from norbert_store.storage import Location, Storage, decode_array
 
 _INDEXES_KEPT = 1024
 
@@ -66,10 +65,30 @@ class Reader:
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
         """Hz of every bin."""
-        return np.asarray(self._read_array("frequency")[:], dtype=np.float64)
+        return self.coordinate("frequency")
 
-    def _read_array(self, path: str) -> zarr.Array[Any]:
-        return self.storage.array(path, self._arrays[path])
+    def coordinate(self, path: str) -> NDArray[Any]:
+        """Read one of the arrays /target, /channel and /frequency; text as objects.
+
+        Raises
+        ------
+        DamagedError
+            If it is missing, or fails its checksum.
+        """
+        return self._read_rows(path, 0, slice(None))
+
+    def _read_rows(self, path: str, chunk: int, rows: slice) -> NDArray[Any]:
+        """Read rows that lie in one chunk, in one request."""
+        metadata = self._arrays[path]
+        key = "/".join(["c", str(chunk), *["0"] * (len(metadata["shape"]) - 1)])
+        data = self.storage.get(f"{path}/{key}")
+        if data is None and 0 not in metadata["shape"]:
+            raise DamagedError(f"{self.name}: {path}/{key} is missing")
+        try:
+            values = np.asarray(decode_array(metadata, {} if data is None else {key: data})[rows])
+        except Exception as error:  # zarr raises what its codecs happen to raise
+            raise DamagedError(f"{self.name}: {path}/{key} can't be read: {error}") from error
+        return values if values.dtype.kind in "biuf" else values.astype(object)
 
     # ---- the track table
 
@@ -86,16 +105,8 @@ class Reader:
 
     def _block(self, name: str, block: int) -> NDArray[Any]:
         if (name, block) not in self._blocks:
-            path = f"{TRACK_GROUP}/{name}"
             rows = slice(block * ROWS_PER_CHUNK, min(self.document.tracks, (block + 1) * ROWS_PER_CHUNK))
-            try:
-                values = np.asarray(self._read_array(path)[rows])
-            except Exception as error:  # zarr raises what its codecs happen to raise
-                raise DamagedError(f"{self.name}: the column /{path} can't be read: {error}") from error
-            if values.dtype.kind not in "biuf":
-                values = values.astype(object)
-            if name == "name" and (values == "").any():
-                raise DamagedError(f"{self.name}: the column /{path} has lost rows from {rows.start} on")
+            values = self._read_rows(f"{TRACK_GROUP}/{name}", block, rows)
             self._blocks[name, block] = values
         return self._blocks[name, block]
 
@@ -197,7 +208,7 @@ class Reader:
         frames: NDArray[np.int64],
         bins: slice,
     ) -> NDArray[np.float32]:
-        array = self._read_array(MAGNITUDE)
+        array = self.storage.array(MAGNITUDE, self._arrays[MAGNITUDE])
         for i, target in enumerate(targets):
             for j, channel in enumerate(channels):
                 out[i, j] = array.oindex[target, channel, frames, bins]

@@ -16,7 +16,7 @@ from zarr.core.array_spec import ArrayConfig
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore, StorePath, ZipStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath, ZipStore
 
 Location = str | os.PathLike[str] | Store
 
@@ -104,7 +104,7 @@ class Storage:
             return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
         return bool(sync(self.store.is_empty("")))
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def list(self, prefix: str = "") -> list[str]:
         """List all keys below a prefix, in order."""
 
         async def collect() -> list[str]:
@@ -117,9 +117,20 @@ class Storage:
 
         Chunks that hold nothing but the fill value are written as well, so that one that isn't there is a lost one.
         """
-        parsed = ArrayV3Metadata.from_dict(dict(metadata))
-        config = ArrayConfig.from_dict({"write_empty_chunks": True})
-        return zarr.Array(zarr.AsyncArray(metadata=parsed, store_path=StorePath(self.store, path), config=config))
+        return _array(self.store, path, metadata)
+
+
+def decode_array(metadata: Mapping[str, Any], chunks: Mapping[str, bytes]) -> zarr.Array[Any]:
+    """Return a zarr array over chunks that were read already, by their keys below the array's path ("c/0/0")."""
+    prototype = default_buffer_prototype()
+    in_memory = MemoryStore({key: prototype.buffer.from_bytes(data) for key, data in chunks.items()})
+    return _array(in_memory, "", metadata)
+
+
+def _array(store: Store, path: str, metadata: Mapping[str, Any]) -> zarr.Array[Any]:
+    parsed = ArrayV3Metadata.from_dict(dict(metadata))
+    config = ArrayConfig.from_dict({"write_empty_chunks": True})
+    return zarr.Array(zarr.AsyncArray(metadata=parsed, store_path=StorePath(store, path), config=config))
 
 
 def _open_store(location: Location, read_only: bool) -> Store:

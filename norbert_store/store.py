@@ -23,7 +23,15 @@ from norbert_store.errors import AudioError, DamagedError, NameNotFoundError, So
 from norbert_store.lazy import TRACK_DIMENSIONS, LazyFrames, Values, lazy_dataset, packed_dataset
 from norbert_store.reader import Reader
 from norbert_store.storage import Location
-from norbert_store.transform import FRAMES_PER_BLOCK, Audio, StftStream, StftSynthesis, as_audio, transform_from_config
+from norbert_store.transform import (
+    FRAMES_PER_BLOCK,
+    Audio,
+    StftStream,
+    StftSynthesis,
+    StoredTransform,
+    as_audio,
+    transform_from_config,
+)
 
 _MOST_NAMES_SHOWN = 5
 
@@ -56,7 +64,7 @@ def open_store(location: Location, split: str | None = None) -> Store:
     >>> import norbert_store, zarr
     >>> place = zarr.storage.MemoryStore()
     >>> with norbert_store.create(place, targets=["mixture"], rate=8000, channels=1) as writer:
-    ...     writer.add("one second", {"mixture": np.zeros(8000)})
+    ...     _ = writer.add("one second", {"mixture": np.zeros(8000)})
     >>> db = norbert_store.open(place)
     >>> len(db), db[0].name, db[0].duration
     (1, 'one second', 1.0)
@@ -133,9 +141,9 @@ class Store:
         return self._reader.frequencies
 
     @property
-    def transform(self) -> dict[str, Any]:
-        """How audio became magnitudes, as it stands in the store's attributes."""
-        return dict(self._reader.document.transform)
+    def transform(self) -> StoredTransform:
+        """How audio became magnitudes, and how they become audio again."""
+        return self._transform
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -292,6 +300,11 @@ class Track:
     def _cell(self, column: str) -> Any:
         return self._reader.cell(column, self._row)
 
+    @property
+    def transform(self) -> StoredTransform:
+        """How audio became magnitudes, and how they become audio again."""
+        return self._store.transform
+
     @cached_property
     def name(self) -> str:
         """Name of the track."""
@@ -365,7 +378,7 @@ class Track:
         coordinates = {
             "target": list(document.targets),
             "channel": list(document.channels),
-            "time": self._store._transform.frame_seconds(self.frames),
+            "time": self.transform.frame_seconds(self.frames),
             "frequency": self._reader.frequencies,
         }
         attributes = {"track": self.name, "rate": self.rate}
@@ -434,14 +447,14 @@ class Track:
         self._position("target", target, self._reader.document.targets)
         self._check_present(target)
         samples = self._mixture(mixture)
-        stft = self._store._transform.stft
+        stft = self.transform.stft
         analysis = StftStream(stft, samples.shape[1], np.float32, FRAMES_PER_BLOCK)
         synthesis = StftSynthesis(stft, len(samples), samples.shape[1], np.float32)
         magnitude = self.magnitude.sel(target=target)
         start = 0
         for spectrum in (*analysis.push(samples), *analysis.finish()):
             stored = magnitude[:, start : start + len(spectrum)].values
-            extended = np.moveaxis(self._store._transform.extend(stored), 0, 2)
+            extended = np.moveaxis(self.transform.extend(stored), 0, 2)
             phase = np.exp(1j * np.angle(np.moveaxis(spectrum, 1, 2)))
             synthesis.add(extended * phase)
             start += len(spectrum)

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -113,7 +114,9 @@ def create(
     >>> store = zarr.storage.MemoryStore()
     >>> noise = np.random.default_rng(0).uniform(-0.5, 0.5, (8000, 1))
     >>> with create(store, targets=["mixture"], rate=8000, channels=1) as writer:
-    ...     writer.add("noise", {"mixture": noise})
+    ...     row = writer.add("noise", {"mixture": noise})
+    >>> row
+    Row(start=0, frames=9, samples=8000, present=(True,))
     """
     analysis = _transform(transform, rate)
     stored = analysis.stored(bandwidth)
@@ -143,6 +146,26 @@ def create(
     writer = Writer(storage, document, stored, _positive("bundle_tracks", bundle_tracks))
     writer._begin()
     return writer
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where a track came to lie.
+
+    Attributes
+    ----------
+    start, frames : int
+        Along the packed axis.
+    samples : int
+        Length of the audio.
+    present : tuple of bool
+        For each target of the store.
+    """
+
+    start: int
+    frames: int
+    samples: int
+    present: tuple[bool, ...]
 
 
 @dataclass
@@ -187,6 +210,11 @@ class Writer:
     ) -> None:
         self.close()
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the store, if it is one on this machine."""
+        return self._storage.folder
+
     def __repr__(self) -> str:
         return f"<norbert_store.Writer of {self._storage.name!r}, {len(self._names)} tracks>"
 
@@ -201,7 +229,7 @@ class Writer:
         source: str = "",
         metadata: Mapping[str, Any] | None = None,
         labels: Mapping[str, Label] | None = None,
-    ) -> None:
+    ) -> Row:
         """Add a track from audio.
 
         Parameters
@@ -221,6 +249,11 @@ class Writer:
         labels : mapping, optional
             Text or numbers that get a column of their own in the track table.
 
+        Returns
+        -------
+        Row
+            Where the track came to lie.
+
         Raises
         ------
         TrackError
@@ -236,6 +269,7 @@ class Writer:
             for target, block in self._blocks(stems, rate):
                 track.push(target, block)
             row["samples"] = track.finish()
+        return Row(row["start"], row["frames"], row["samples"], tuple(row["present"]))
 
     def add_magnitude(
         self,
@@ -247,7 +281,7 @@ class Writer:
         source: str = "",
         metadata: Mapping[str, Any] | None = None,
         labels: Mapping[str, Label] | None = None,
-    ) -> None:
+    ) -> Row:
         """Add a track from magnitudes that were computed elsewhere.
 
         Parameters
@@ -259,6 +293,11 @@ class Writer:
             NumPy will do (a memory map, HDF5, zarr); it is read in blocks of frames.
         samples : int, optional
             Length of the audio; the number of frames times the hop if left out.
+
+        Returns
+        -------
+        Row
+            Where the track came to lie.
 
         Raises
         ------
@@ -275,6 +314,7 @@ class Writer:
                     track.push_magnitude(target, array)
             frames = track.finish_magnitude()
             row["samples"] = frames * self.transform.hop if samples is None else _positive("samples", samples)
+        return Row(row["start"], row["frames"], row["samples"], tuple(row["present"]))
 
     def _row(
         self,

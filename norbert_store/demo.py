@@ -1,0 +1,74 @@
+"""The demo: from audio to a store, a slice, a picture and sound again, on music that is made on the spot."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from norbert_store.audio import write_audio
+from norbert_store.cli import export_progress, print_summary
+from norbert_store.errors import StoreExistsError
+from norbert_store.show import save_plot
+from norbert_store.sources.musdb import export_musdb
+from norbert_store.sources.synthetic import write_musdb
+from norbert_store.store import open_store
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def run_demo(out: str | os.PathLike[str], tracks: int, seconds: float, console: Console) -> None:
+    """Write a data set, a store, a picture and a reconstruction into a new folder, and tell what happens.
+
+    Parameters
+    ----------
+    out : str or path
+        A folder that isn't there yet, or is empty.
+    tracks : int
+        How many.
+    seconds : float
+        Length of each.
+    console : rich.console.Console
+        Where to print.
+
+    Raises
+    ------
+    StoreExistsError
+        If the folder isn't empty.
+    """
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise StoreExistsError(f"{folder} exists already and isn't empty; give another folder, or delete it first")
+
+    def say(text: str = "") -> None:
+        console.print(text, markup=False)
+
+    say(f"Writing {tracks} tracks of synthetic music, as MUSDB18-HQ is laid out, to {folder / 'musdb'}")
+    write_musdb(folder / "musdb", tracks, seconds)
+    place = folder / "musdb.zarr"
+    with export_progress(console, tracks) as on_progress:
+        summary = export_musdb(folder / "musdb", place, title="norbert_store demo", on_progress=on_progress)
+    say()
+    print_summary(console, summary)
+
+    db = open_store(place)
+    track = db[0]
+    say(f"\n>>> db = norbert_store.open({os.fspath(place)!r})\n>>> db\n{db}")
+    code = (
+        f"db[{track.name!r}].magnitude.sel(target='vocals', channel='left', "
+        "time=slice(2, 4), frequency=slice(0, 4000)).values"
+    )
+    started = time.perf_counter()
+    values = track.magnitude.sel(target="vocals", channel="left", time=slice(2, 4), frequency=slice(0, 4000)).values
+    took = 1000 * (time.perf_counter() - started)
+    say(
+        f"\n>>> {code}\n{values.shape[0]} frames x {values.shape[1]} bins, largest {values.max(initial=0):.4f}, in {took:.0f} ms"
+    )
+
+    save_plot(track, folder / "picture.png")
+    write_audio(folder / "vocals.wav", track.to_audio("vocals"), track.rate)
+    say(f"\n{folder / 'picture.png'}   the five targets of {track.name!r}")
+    say(f"{folder / 'vocals.wav'}    its vocals, from the store's magnitudes and the mixture's phase")
+    say(f"\nNext: norbert-store info {place}")
