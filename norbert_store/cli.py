@@ -178,7 +178,7 @@ def print_summary(console: Console, summary: Summary) -> None:
         table.add_row(title, f"{size / 1e6:,.1f} MB", f"{size / seconds / 1e3:,.1f}", share)
     console.print(
         f"{summary.tracks} tracks, {summary.audio_seconds / 60:.1f} minutes, written to {summary.store} in "
-        f"{summary.elapsed_seconds:.1f} s: {summary.audio_seconds / max(summary.elapsed_seconds, 1e-9):.0f} x real time",
+        f"{summary.elapsed_seconds:.1f} s: {summary.speed:.0f} x real time",
         markup=False,
     )
     console.print(table)

@@ -56,16 +56,13 @@ def run_demo(out: str | os.PathLike[str], tracks: int, seconds: float, console: 
     db = open_store(place)
     track = db[0]
     say(f"\n>>> db = norbert_store.open({os.fspath(place)!r})\n>>> db\n{db}")
-    code = (
-        f"db[{track.name!r}].magnitude.sel(target='vocals', channel='left', "
-        "time=slice(2, 4), frequency=slice(0, 4000)).values"
-    )
+    code = "magnitude.sel(target='vocals', channel='left', time=slice(2, 4), frequency=slice(0, 4000)).values"
+    magnitude = track.magnitude
     started = time.perf_counter()
-    values = track.magnitude.sel(target="vocals", channel="left", time=slice(2, 4), frequency=slice(0, 4000)).values
+    values = magnitude.sel(target="vocals", channel="left", time=slice(2, 4), frequency=slice(0, 4000)).values
     took = 1000 * (time.perf_counter() - started)
-    say(
-        f"\n>>> {code}\n{values.shape[0]} frames x {values.shape[1]} bins, largest {values.max(initial=0):.4f}, in {took:.0f} ms"
-    )
+    say(f"\n>>> magnitude = db[{track.name!r}].magnitude\n>>> {code}")
+    say(f"{values.shape[0]} frames x {values.shape[1]} bins, largest {values.max(initial=0):.4f}, in {took:.0f} ms")
 
     save_plot(track, folder / "picture.png")
     write_audio(folder / "vocals.wav", track.to_audio("vocals"), track.rate)

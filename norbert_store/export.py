@@ -141,6 +141,11 @@ class Summary:
     elapsed_seconds: float = 0.0
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def speed(self) -> float:
+        """Seconds of music for each second of time."""
+        return self.audio_seconds / self.elapsed_seconds if self.elapsed_seconds else 0.0
+
 
 def export(
     tracks: Sequence[SourceTrack],

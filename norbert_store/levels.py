@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +31,8 @@ HIGHEST = LEVELS - 1
 
 # Rounding in float32 may lift a full-scale magnitude by a few units in the last place.
 _TOLERANCE = 1e-6
+# float32 itself ends about 760 dB below 1
+_WIDEST_RANGE = 700
 
 Floats = NDArray[np.floating[Any]]
 
@@ -49,7 +51,7 @@ class Curve(ABC):
     reference: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_parameter("reference", self.reference, 0, np.inf)
+        _check_parameter("reference", self.reference, 0, float(np.finfo(np.float32).max))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -102,7 +104,7 @@ class LogCurve(Curve):
     reference : float
         The largest magnitude that can be stored.
     range_decibel : float
-        How far below the reference the floor lies, in dB. What lies below the floor becomes exactly 0.
+        How far below the reference the floor lies, in dB, at most 700. What lies below the floor becomes exactly 0.
     """
 
     name: ClassVar[str] = "log"
@@ -110,7 +112,7 @@ class LogCurve(Curve):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_parameter("range_decibel", self.range_decibel, 0, np.inf)
+        _check_parameter("range_decibel", self.range_decibel, 0, _WIDEST_RANGE)
 
     def compress(self, magnitude: Floats) -> Floats:
         """Magnitude to compressed, 0 to 1."""
@@ -152,8 +154,8 @@ def curve_from_config(config: Mapping[str, Any]) -> Curve:
     try:
         return CURVES[name](**parameters)
     except TypeError:
-        fields = ", ".join(CURVES[name].__dataclass_fields__)
-        raise ValueError(f"curve {name!r} takes {fields}; found {', '.join(parameters)}") from None
+        takes = ", ".join(field.name for field in fields(CURVES[name]))
+        raise ValueError(f"curve {name!r} takes {takes}; found {', '.join(parameters)}") from None
 
 
 def to_levels(compressed: Floats) -> NDArray[np.uint8]:
@@ -252,6 +254,5 @@ def check_magnitude(values: Floats, reference: float = np.inf) -> None:
 def _check_parameter(name: str, value: float, above: float, at_most: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise ValueError(f"{name} must be a number, found {value!r}")
-    if not (above < value <= at_most and np.isfinite(value)):
-        limit = f" and at most {at_most:g}" if np.isfinite(at_most) else ""
-        raise ValueError(f"{name} must be finite, above {above:g}{limit}; found {value!r}")
+    if not above < value <= at_most:
+        raise ValueError(f"{name} must be above {above:g} and at most {at_most:g}; found {value!r}")

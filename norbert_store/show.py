@@ -89,7 +89,7 @@ def plot_track(track: Track) -> Figure:
         _label_frequencies(axis, edges)
         axis.set_ylabel(f"{target}\nHz")
     axes[-1].set_xlabel("seconds")
-    figure.colorbar(image, ax=axes, label="dB below the largest magnitude", shrink=min(1.0, 3 / len(targets)))
+    figure.colorbar(image, ax=axes, label="dB, reference 1.0", shrink=min(1.0, 3 / len(targets)))
     return figure
 
 

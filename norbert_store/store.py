@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from norbert_store.audio import read_stem
 from norbert_store.errors import AudioError, DamagedError, NameNotFoundError, SourceError
 from norbert_store.lazy import TRACK_DIMENSIONS, LazyFrames, Values, lazy_dataset, packed_dataset
+from norbert_store.levels import Curve
 from norbert_store.reader import Reader
 from norbert_store.storage import Location
 from norbert_store.transform import (
@@ -149,6 +150,11 @@ class Store:
     def attributes(self) -> dict[str, Any]:
         """All attributes of the store, with those that this version doesn't know."""
         return self._reader.document.attributes
+
+    @property
+    def curve(self) -> Curve:
+        """Between magnitudes and levels."""
+        return self._reader.layout.curve
 
     @property
     def table(self) -> NDArray[np.float32]:

@@ -126,13 +126,12 @@ class Stft:
     padding: str = "zeros"
 
     def __post_init__(self) -> None:
-        _check_count("rate", self.rate, at_least=1)
-        _check_count("n_fft", self.n_fft, at_least=2)
+        object.__setattr__(self, "rate", _count("rate", self.rate, at_least=1))
+        object.__setattr__(self, "n_fft", _count("n_fft", self.n_fft, at_least=2))
         if self.n_fft % 2:
             raise ValueError(f"n_fft must be even, found {self.n_fft}")
-        if self.hop is None:
-            object.__setattr__(self, "hop", self.n_fft // 2)
-        _check_count("hop", self.hop, at_least=1)
+        hop = self.n_fft // 2 if self.hop is None else self.hop
+        object.__setattr__(self, "hop", _count("hop", hop, at_least=1))
         if self.padding != "zeros":
             raise ValueError(f"padding must be 'zeros', found {self.padding!r}")
         if _shortest_overlap(self._weights, self.hop) < 1e-10:
@@ -493,8 +492,8 @@ class LinearBins(_OfStft):
 
     def __init__(self, stft: Stft, bandwidth: float = DEFAULT_BANDWIDTH) -> None:
         self._stft = stft
-        self.bandwidth = float(bandwidth)
         self._bins = bins_within(stft.frequencies, bandwidth)
+        self.bandwidth = float(bandwidth)
 
     @property
     def frequencies(self) -> NDArray[np.float64]:
@@ -582,7 +581,7 @@ class MelBands(_OfStft):
         bandwidth: float = DEFAULT_BANDWIDTH,
         scale: str = "slaney",
     ) -> None:
-        _check_count("n_mels", n_mels, at_least=1)
+        n_mels = _count("n_mels", n_mels, at_least=1)
         if scale not in _MEL_SCALES:
             raise ValueError(f"scale must be one of {', '.join(map(repr, _MEL_SCALES))}; found {scale!r}")
         highest = min(float(bandwidth), stft.rate / 2)
@@ -652,9 +651,9 @@ class ReadyBins(StoredTransform):
     ) -> None:
         if name in (LinearBins.name, MelBands.name):
             raise ValueError(f"the name {name!r} stands for a transform of this library; take another")
-        _check_count("rate", rate, at_least=1)
-        _check_count("hop", hop, at_least=1)
-        self._name, self._rate, self._hop = name, rate, hop
+        self._name = name
+        self._rate = _count("rate", rate, at_least=1)
+        self._hop = _count("hop", hop, at_least=1)
         self._frequencies = np.array(frequencies, dtype=np.float64)
         self._details = dict(details or {})
         if self._frequencies.ndim != 1 or len(self._frequencies) == 0:
@@ -714,7 +713,7 @@ def transform_from_config(config: Mapping[str, Any], frequencies: ArrayLike | No
         bands = {key: parameters[key] for key in ("n_mels", "lowest", "bandwidth", "scale")}
         return MelBands(stft, **bands)
     except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"the transform {dict(config)!r} can't be built again: {error!r}") from error
+        raise FormatError(f"the transform {config!r} can't be built again: {error!r}") from error
 
 
 def _slaney_mel(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -745,6 +744,8 @@ def _triangles(edges: NDArray[np.float64], frequencies: NDArray[np.float64]) -> 
     return np.maximum(0, np.minimum(rising, falling))
 
 
-def _check_count(name: str, value: Any, at_least: int) -> None:
+def _count(name: str, value: Any, at_least: int) -> int:
+    """Check a whole number, and take it as a plain int, which JSON knows."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < at_least:
         raise ValueError(f"{name} must be a whole number of at least {at_least}, found {value!r}")
+    return int(value)

@@ -68,6 +68,9 @@ class Jpeg(Codec):  # type: ignore[misc]
     def encode(self, buf: Any) -> bytes:
         """Encode an array of uint8 as one JPEG."""
         levels = ensure_ndarray(buf)
+        if levels.flags.f_contiguous and not levels.flags.c_contiguous:
+            # zarr reads what such an array decodes to in Fortran order, and a JPEG doesn't tell in which it was
+            raise ValueError("expected an array in C order; use numpy.ascontiguousarray, or a zarr array of order 'C'")
         return encode(levels.reshape(image_shape(levels.shape)), quantisation_table(self.quality))
 
     def decode(self, buf: Any, out: Any = None) -> NDArray[np.uint8]:

@@ -35,7 +35,7 @@ class Quantize(Codec):  # type: ignore[misc]
     curve : str
         "power" or "log".
     dtype : str
-        dtype of what `decode` gives: "float16", "float32" or "float64"; that of the array it serves.
+        "float16", "float32" or "float64"; that of the array it serves.
     **parameters : float
         Of the curve: ``reference`` (the largest magnitude, 1.0 unless given), and ``exponent`` (power) or
         ``range_decibel`` (log).
@@ -64,7 +64,14 @@ class Quantize(Codec):  # type: ignore[misc]
 
     def encode(self, buf: Any) -> NDArray[np.uint8]:
         """Quantise an array of magnitudes; uint8 of the same shape."""
-        return quantize(ensure_ndarray(buf), self._curve)
+        magnitudes = ensure_ndarray(buf)
+        if magnitudes.dtype != self._table.dtype:
+            # zarr would read the bytes that `decode` gives as another dtype's
+            raise ValueError(
+                f"expected magnitudes of the codec's dtype {self._table.dtype}, found {magnitudes.dtype.str}; "
+                f"give the array and the codec the same of {', '.join(_FLOATS)}"
+            )
+        return quantize(magnitudes, self._curve)
 
     def decode(self, buf: Any, out: Any = None) -> NDArray[Any]:
         """Look the levels' magnitudes up; floats of the same shape."""

@@ -198,7 +198,7 @@ def cut(data: bytes, first: int, stop: int) -> bytes:
     Raises
     ------
     JpegError
-        If the JPEG isn't whole, or has no lengths of segments.
+        If the JPEG isn't whole, or has no lengths of segments, or others than its scan.
     ValueError
         If there are no such rows of blocks.
     """
@@ -211,6 +211,9 @@ def cut(data: bytes, first: int, stop: int) -> bytes:
     rows = min(header.rows, stop * BLOCK) - first * BLOCK
     pieces = [data[: header.frame], struct.pack(">H", rows), data[header.frame + 2 : header.scan]]
     starts = _segment_starts(header)
+    for i in range(max(first, 1), min(stop + 1, count)):
+        if data[starts[i] - 2 : starts[i]] != bytes((0xFF, _FIRST_RESTART + (i - 1) % 8)):
+            raise JpegError(f"the JPEG's table of segments is damaged: no restart marker before row of blocks {i}")
     for number, i in enumerate(range(first, stop)):
         if number:
             pieces.append(bytes((0xFF, _FIRST_RESTART + (number - 1) % 8)))
