@@ -11,6 +11,7 @@ files are read exactly.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,11 @@ Block = NDArray[np.float32]
 
 BLOCK_SAMPLES = 1 << 18
 STEM_SUFFIXES = (".mp4", ".m4a")
+
+# libsndfile takes the length of a file that was cut off from its size, and tells of it in its log alone.
+_CUT_OFF = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
+# Programs that write into a pipe put a length from here on, before they know it.
+_UNKNOWN_LENGTH = 0x7FFFF000
 
 # The order in which MUSDB18 writes its streams, for files whose streams bear no names.
 _MUSDB_ORDER = ("mixture", "drums", "bass", "other", "vocals")
@@ -65,7 +71,7 @@ def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
     SourceError
         If there is no such file.
     AudioError
-        If it is empty, or no audio that can be read.
+        If it is empty, cut off, or no audio that can be read.
     """
     import soundfile
 
@@ -73,7 +79,10 @@ def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
     try:
         info = soundfile.info(os.fspath(path))
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{os.fspath(path)} can't be read as audio: {error}") from None
+        raise AudioError(f"{os.fspath(path)} can't be read as audio: {error.error_string}") from None
+    cut_off = _CUT_OFF.search(info.extra_info)
+    if cut_off and int(cut_off[2]) < int(cut_off[1]) < _UNKNOWN_LENGTH:
+        raise AudioError(f"{os.fspath(path)} is cut off: its header says {cut_off[1]} bytes, found {cut_off[2]}")
     if info.frames == 0:
         raise AudioError(f"{os.fspath(path)} holds no samples")
     return AudioInfo(int(info.samplerate), int(info.channels), int(info.frames))
@@ -97,7 +106,7 @@ def read_blocks(path: str | os.PathLike[str]) -> Iterator[Block]:
                 found += len(block)
                 yield block
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{os.fspath(path)} can't be read on after {found} samples: {error}") from None
+        raise AudioError(f"{os.fspath(path)} can't be read on after {found} samples: {error.error_string}") from None
     if found != info.samples:
         raise AudioError(f"{os.fspath(path)} is cut off: its header says {info.samples} samples, found {found}")
 
@@ -134,7 +143,8 @@ def stems_info(path: str | os.PathLike[str]) -> dict[str, AudioInfo]:
 def read_stems(path: str | os.PathLike[str]) -> Iterator[tuple[str, Block]]:
     """Read all stems of an MP4 in one pass: (name of the stem, block), in the order in which they lie in the file.
 
-    What decoders add at the end is cut off, so that every stem is as long as its stream says.
+    What decoders add at the end is cut off, and what they leave out there is silent, so that every stem is as long as
+    its stream says.
 
     Raises
     ------
@@ -157,6 +167,10 @@ def read_stems(path: str | os.PathLike[str]) -> Iterator[tuple[str, Block]]:
                         yield names[index], block
         except av.FFmpegError as error:
             raise AudioError(f"{os.fspath(path)} can't be read on: {error.strerror}") from None
+        for stream in streams:
+            # most containers round the length to milliseconds, and some FFmpeg versions decode to the exact end
+            if 0 < left[stream.index] < stream.rate / 100:
+                yield names[stream.index], np.zeros((left.pop(stream.index), stream.codec_context.channels), np.float32)
     short = ", ".join(f"{names[index]} by {count}" for index, count in left.items() if count > 0)
     if short:
         raise AudioError(f"{os.fspath(path)} is cut off: samples are missing from {short}")
@@ -267,7 +281,8 @@ def _open_container(path: str | os.PathLike[str]) -> av.container.InputContainer
         raise SourceError(f"reading {os.fspath(path)} needs PyAV: pip install 'norbert_store[musdb]'") from None
     check_file(path)
     try:
-        return av.open(os.fspath(path))
+        # absolute, as FFmpeg takes what stands before a colon for a protocol
+        return av.open(os.path.abspath(path))
     except av.FFmpegError as error:
         raise AudioError(f"{os.fspath(path)} can't be read as audio: {error.strerror}") from None
 

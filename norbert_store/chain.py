@@ -61,6 +61,10 @@ class Spectrogram(np.ndarray[Any, Any]):
     def __array_finalize__(self, origin: Any) -> None:
         self.steps = getattr(origin, "steps", ())
 
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        # the mean of an ordinary array is a number, not an array without axes
+        return array[()] if return_scalar else super().__array_wrap__(array, context, return_scalar)
+
 
 def remember(array: NDArray[Any], steps: tuple[Step, ...]) -> Spectrogram:
     """View an array as a `Spectrogram` that went through some steps."""
@@ -144,7 +148,7 @@ class TF(Stft):
         remembered = _find_step(getattr(spectrum, "steps", ()), "TF")
         if samples is None and remembered and self.frame_count(remembered["samples"]) == np.shape(spectrum)[0]:
             samples = remembered["samples"]
-        return super().inverse_transform(np.asarray(spectrum), samples)
+        return super().inverse_transform(np.asarray(as_spectrogram(spectrum)), samples)
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,8 @@ class BandwidthLimiter:
 
     def __post_init__(self) -> None:
         bins_within(np.zeros(1), self.bandwidth)
+        # a transform knows what its parameters may be
+        Stft(Stft.rate if self.rate is None else self.rate, Stft.n_fft if self.n_fft is None else self.n_fft)
 
     def downsample(self, spectrogram: ArrayLike) -> Spectrogram:
         """Keep the bins (frames, bins, channels) that lie at or below the bandwidth.
@@ -182,12 +188,13 @@ class BandwidthLimiter:
             If it is no spectrogram, or has another number of bins than ``n_fft`` gives.
         """
         full = as_spectrogram(spectrogram)
-        rate = self._rate(full)
-        n_fft = self.n_fft or 2 * (full.shape[1] - 1) or 2
+        transform = _find_step(full.steps, "TF") or {}
+        rate = self.rate or transform.get("rate") or Stft.rate
+        n_fft = self.n_fft or transform.get("n_fft") or 2 * (full.shape[1] - 1) or 2
         if full.shape[1] != n_fft // 2 + 1:
             raise ValueError(f"expected {n_fft // 2 + 1} bins for n_fft={n_fft}, found {full.shape[1]}")
         bins = bins_within(np.arange(full.shape[1]) * (rate / n_fft), self.bandwidth)
-        step = {"step": "BandwidthLimiter", "bandwidth": float(self.bandwidth), "rate": rate, "n_fft": n_fft}
+        step = {"step": "BandwidthLimiter", "bandwidth": float(self.bandwidth), "rate": int(rate), "n_fft": int(n_fft)}
         return remember(full[:, :bins], (*full.steps, step))
 
     def upsample(self, spectrogram: ArrayLike) -> Spectrogram:
@@ -207,10 +214,6 @@ class BandwidthLimiter:
         full = np.zeros((limited.shape[0], bins, limited.shape[2]), limited.dtype)
         full[:, : limited.shape[1]] = limited
         return remember(full, _without(limited.steps, "BandwidthLimiter"))
-
-    def _rate(self, spectrogram: Spectrogram) -> int:
-        transform = _find_step(spectrogram.steps, "TF") or {}
-        return self.rate or transform.get("rate") or Stft.rate
 
 
 class _Scaler:
@@ -409,6 +412,8 @@ class Coder:
         steps = metadata.setdefault("steps", [])
         if not isinstance(channels, int) or channels < 1 or picture.shape[0] % channels:
             raise ValueError(f"the picture's metadata claims {channels!r} channels in {picture.shape[0]} rows")
+        if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+            raise ValueError(f"expected a list of objects as the steps in the picture's metadata, found {steps!r}")
         stacked = picture.reshape(channels, -1, picture.shape[1])[:, ::-1]
         levels = np.ascontiguousarray(stacked.transpose(2, 1, 0))
         return remember(levels, tuple(dict(step) for step in steps)), metadata
@@ -441,11 +446,11 @@ def modules(metadata: Mapping[str, Any]) -> list[Module]:
     """
     chain = []
     for step in metadata.get("steps", []):
-        # how long one piece of audio was is no parameter of a transform
-        parameters = {key: value for key, value in step.items() if key not in ("step", "samples")}
         try:
+            # how long one piece of audio was is no parameter of a transform
+            parameters = {key: value for key, value in step.items() if key not in ("step", "samples")}
             chain.append(_MODULES[step["step"]](**parameters))
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"the step {step!r} can't be built again: {error!r}") from None
     return chain
 

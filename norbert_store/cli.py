@@ -35,7 +35,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("norbert-store: stopped", err=True)
         sys.exit(130)
-    except (NorbertStoreError, OSError, ValueError) as error:
+    except (NorbertStoreError, OSError, ValueError, IndexError, ImportError) as error:
         click.echo(f"norbert-store: {_one_line(error)}", err=True)
         sys.exit(1)
     sys.exit(status or 0)
@@ -150,7 +150,7 @@ def export_progress(console: Console, tracks: int) -> Iterator[Any]:
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=tracks, track="", speed="")
 
         def on_progress(progress: Any) -> None:
@@ -203,7 +203,7 @@ def info(store: str, track: str | None) -> None:
     if track is not None:
         _print_track(console, _track(db, track))
         return
-    console.print(str(db).split("\n  '")[0], markup=False)
+    console.print("\n".join(line for line in str(db).splitlines() if not line.startswith("  ")), markup=False)
     attributes = db.attributes
     for key in ("title", "license", "citation", "created_with", "version"):
         if attributes.get(key):
@@ -262,7 +262,7 @@ def verify(store: str) -> None:
     from norbert_store.verify import verify as verify_store
 
     console = _console()
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("checking", total=None)
         faults = verify_store(store, lambda done, total: bar.update(task, completed=done, total=total))
     for fault in faults:
@@ -305,14 +305,14 @@ def reconstruct(store: str, track: str, target: str, mixture: Path | None, outpu
 
 def _track(db: Any, track: str) -> Track:
     """Find a track by its name; failing that, by its position."""
-    found: Track = db[int(track)] if track not in db and track.lstrip("-").isdigit() else db[track]
+    found: Track = db[int(track)] if track not in db and track.removeprefix("-").isdecimal() else db[track]
     return found
 
 
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, emoji=False)  # a name such as ":star:" stays as it is
 
 
 def _shortened(name: str, most: int = 40) -> str:

@@ -82,10 +82,11 @@ class LazyFrames(BackendArray):
         )
         inner = edges * layout.shard_frames - self._start
         bounds = np.unique(np.concatenate(([0], inner, [self.shape[2]])))
+        time = tuple(np.diff(bounds).tolist()) or (0,)
         return {
             "target": (1,) * self.shape[0],
             "channel": (self.shape[1],),
-            "time": tuple(np.diff(bounds).tolist()),
+            "time": time,
             "frequency": (self.shape[3],),
         }
 

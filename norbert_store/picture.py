@@ -36,7 +36,9 @@ _KEYWORD = b"norbert_store"
 # any fixed one will do; this was drawn at random
 _UUID = bytes.fromhex("9d3ab30d4b2b5c5ba2d4b8f3a34c7f1e")
 _COMMENT = 0xFE
+_IMAGE_DESCRIPTION = 270
 _LONGEST_COMMENT = 65533
+_LARGEST_AVIF_SIDE = 32768
 
 
 def write_picture(picture: Picture, format: str, quality: float, note: Note) -> bytes:  # noqa: A002
@@ -87,10 +89,11 @@ def read_picture(data: bytes) -> tuple[Picture, dict[str, Any]]:
     """
     name = next((name for name, container in FORMATS.items() if container.matches(data)), None)
     if name is None:
-        raise ValueError(f"not a picture in one of the formats {', '.join(FORMATS)}; it begins {data[:4].hex(' ')}")
+        begin = data[:4].hex(" ") or "nothing"
+        raise ValueError(f"not a picture in one of the formats {', '.join(FORMATS)}; it begins with {begin}")
     container = FORMATS[name]
     try:
-        note = next(container.read_note(data), b"{}")
+        note = json.loads(next(container.read_note(data), b"{}"))
         picture = np.asarray(container.decode(data))
     except JpegError:
         raise
@@ -98,7 +101,9 @@ def read_picture(data: bytes) -> tuple[Picture, dict[str, Any]]:
         raise ValueError(f"the {name} picture can't be decoded: {error}") from error
     if picture.ndim != 2 or picture.dtype != np.uint8:
         raise ValueError(f"expected a grey picture of 8 bits, found shape {picture.shape} of {picture.dtype}")
-    return picture, dict(json.loads(note))
+    if not isinstance(note, dict):
+        raise ValueError(f"expected a JSON object as the note of the {name} picture, found {note!r}")
+    return picture, note
 
 
 # ---- where the note stands
@@ -159,13 +164,18 @@ def _write_box(data: bytes, text: bytes) -> bytes:
 
 def _read_box(data: bytes) -> Iterator[bytes]:
     at = 0
-    while at + 8 <= len(data):
+    while at < len(data):
+        if at + 8 > len(data):
+            raise ValueError(f"the file is cut off: its last box has {len(data) - at} bytes")
         size, kind = struct.unpack_from(">I4s", data, at)
         head = 8
         if size == 1:
             size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
         if size < head:  # 0: to the end of the file
             return
+        # the note comes last, and without it the picture would pass for one from elsewhere
+        if at + size > len(data):
+            raise ValueError(f"the file is cut off: {kind!r} needs {at + size} bytes, found {len(data)}")
         content = data[at + head : at + size]
         if kind == b"uuid" and content.startswith(_UUID):
             yield content[len(_UUID) :]
@@ -173,14 +183,19 @@ def _read_box(data: bytes) -> Iterator[bytes]:
 
 
 def _read_description(data: bytes) -> Iterator[bytes]:
-    import io
-
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
-        description = str(image.tag_v2.get(270, ""))  # type: ignore[attr-defined]
-    if description.startswith("{"):
-        yield description.encode()
+    order = "<" if data[:2] == b"II" else ">"
+    (directory,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, directory)
+    for i in range(count):
+        tag, _, length, start = struct.unpack_from(order + "HHII", data, directory + 2 + 12 * i)
+        # up to four bytes would stand in place of the offset
+        if tag == _IMAGE_DESCRIPTION and length > 4:
+            # libtiff only skips a tag that is cut off
+            if start + length > len(data):
+                raise ValueError(f"the file is cut off: its description needs {start + length} bytes")
+            content = data[start : start + length].rstrip(b"\0")
+            if content.startswith(_KEYWORD + b" "):
+                yield content[len(_KEYWORD) + 1 :]
 
 
 # ---- formats
@@ -214,6 +229,29 @@ def _is_jpeg_ls(data: bytes) -> bool:
     return data[at : at + 2] == b"\xff\xf7"
 
 
+def _encode_jpeg_ls(picture: Picture, quality: float, note: bytes) -> bytes:
+    # imagecodecs' own buffer is too small for noise; JPEG-LS codes a pixel of 8 bits in at most 32
+    room = 4 * picture.size + 1024
+    return _write_comment(bytes(imagecodecs.jpegls_encode(picture, out=room)), note)
+
+
+def _decode_jpeg_ls(data: bytes) -> Any:
+    # CharLS may never return from a stream that is cut off
+    if data[-2:] != b"\xff\xd9":
+        raise ValueError(f"the file is cut off: expected it to end with ff d9, found {data[-2:].hex(' ')}")
+    return imagecodecs.jpegls_decode(data)
+
+
+def _encode_avif(picture: Picture, quality: float, note: bytes) -> bytes:
+    # libavif writes larger ones, but doesn't read them
+    if max(picture.shape) > _LARGEST_AVIF_SIDE:
+        raise ValueError(
+            f"expected at most {_LARGEST_AVIF_SIDE} rows and columns for avif, found "
+            f"{picture.shape[0]} x {picture.shape[1]}"
+        )
+    return _write_box(bytes(imagecodecs.avif_encode(picture)), note)
+
+
 def _is_box(brand: bytes) -> Callable[[bytes], bool]:
     return lambda data: brand in data[4:16]
 
@@ -228,8 +266,8 @@ FORMATS: dict[str, _Container] = {
     ),
     "jls": _Container(
         _is_jpeg_ls,
-        lambda picture, quality, note: _write_comment(bytes(imagecodecs.jpegls_encode(picture)), note),
-        imagecodecs.jpegls_decode,
+        _encode_jpeg_ls,
+        _decode_jpeg_ls,
         _read_comment,
     ),
     "jp2": _Container(
@@ -248,14 +286,14 @@ FORMATS: dict[str, _Container] = {
     ),
     "avif": _Container(
         _is_box(b"avif"),
-        lambda picture, quality, note: _write_box(bytes(imagecodecs.avif_encode(picture)), note),
+        _encode_avif,
         imagecodecs.avif_decode,
         _read_box,
     ),
     "tif": _Container(
         lambda data: data[:4] in (b"II*\0", b"MM\0*"),
         lambda picture, quality, note: bytes(
-            imagecodecs.tiff_encode(picture, compression="deflate", description=note.decode())
+            imagecodecs.tiff_encode(picture, compression="deflate", description=f"{_KEYWORD.decode()} {note.decode()}")
         ),
         imagecodecs.tiff_decode,
         _read_description,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def plot_track(track: Track) -> Figure:
             cmap="magma",
         )
         _label_frequencies(axis, edges)
-        axis.set_ylabel(f"{target}\nHz")
+        axis.set_ylabel(f"{_plain(target)}\nHz")
     axes[-1].set_xlabel("seconds")
     figure.colorbar(image, ax=axes, label="dB, reference 1.0", shrink=min(1.0, 3 / len(targets)))
     return figure
@@ -103,6 +104,12 @@ def save_plot(track: Track, file: str | os.PathLike[str]) -> None:
     OSError
         If the file can't be written.
     """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    # matplotlib itself takes a file without a suffix, and writes another one
+    if Path(file).suffix.removeprefix(".").lower() not in known:
+        raise ValueError(f"{os.fspath(file)} can't be drawn; expected a file named .{', .'.join(sorted(known))}")
     plot_track(track).savefig(file, dpi=130)
 
 

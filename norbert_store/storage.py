@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import zarr
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
@@ -17,6 +18,8 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath, ZipStore
+
+from norbert_store.errors import FormatError, StoreNotFoundError
 
 Location = str | os.PathLike[str] | Store
 
@@ -60,9 +63,24 @@ class Storage:
 
     @property
     def store(self) -> Store:
-        """The zarr store, opened once in each process."""
+        """The zarr store, opened once in each process.
+
+        Raises
+        ------
+        StoreNotFoundError
+            If there is no such folder or file to read.
+        FormatError
+            If a .zip file is none.
+        """
         if self._store is None or self._process != os.getpid():
-            self._store = _open_store(self._location, self._read_only)
+            store = _open_store(self._location, self._read_only)
+            try:
+                sync(store._ensure_open())  # the ZipStore of zarr 3.1 doesn't do so when it is first read
+            except FileNotFoundError as error:
+                raise StoreNotFoundError(f"there is no store at {self.name}: {error}") from None
+            except BadZipFile as error:
+                raise FormatError(f"{self.name} can't be read: {error}") from None
+            self._store = store
             self._process = os.getpid()
         return self._store
 
@@ -107,8 +125,10 @@ class Storage:
     def list(self, prefix: str = "") -> list[str]:
         """List all keys below a prefix, in order."""
 
+        store = self.store
+
         async def collect() -> list[str]:
-            return [key async for key in self.store.list_prefix(prefix)]
+            return [key async for key in store.list_prefix(prefix)]
 
         return sorted(sync(collect()))
 
@@ -140,5 +160,7 @@ def _open_store(location: Location, read_only: bool) -> Store:
     if "://" in text:
         return FsspecStore.from_url(text, read_only=read_only)
     if text.endswith(".zip"):
-        return ZipStore(text, mode="r" if read_only else "w", read_only=read_only)
+        if not read_only:
+            raise ValueError(f"{text}: .zip files can only be read; write into a folder, and pack that")
+        return ZipStore(text, mode="r", read_only=True)
     return LocalStore(text, read_only=read_only)

@@ -19,7 +19,7 @@ import xarray
 from numpy.typing import ArrayLike, NDArray
 
 from norbert_store.audio import read_stem
-from norbert_store.errors import AudioError, DamagedError, NameNotFoundError, SourceError
+from norbert_store.errors import AudioError, DamagedError, FormatError, NameNotFoundError, SourceError
 from norbert_store.lazy import TRACK_DIMENSIONS, LazyFrames, Values, lazy_dataset, packed_dataset
 from norbert_store.levels import Curve
 from norbert_store.reader import Reader
@@ -89,9 +89,7 @@ class Store:
     def __init__(self, reader: Reader, rows: NDArray[np.int64] | None = None) -> None:
         self._reader = reader
         self._rows = rows
-        self._transform = transform_from_config(
-            reader.document.transform, reader.frequencies if _is_ready(reader) else None
-        )
+        self._transform = _stored_transform(reader)
 
     def __repr__(self) -> str:
         transform = self._transform
@@ -421,12 +419,13 @@ class Track:
             raise DamagedError(f"{self._reader.place(t, c, packed, self.name)} is missing")
         return data
 
-    def to_audio(self, target: str, mixture: ArrayLike | str | os.PathLike[str] | None = None) -> Audio:
+    def to_audio(self, target: str | int, mixture: ArrayLike | str | os.PathLike[str] | None = None) -> Audio:
         """Make audio of a target's magnitudes and the mixture's phase.
 
         Parameters
         ----------
-        target : str
+        target : str or int
+            Label or position.
         mixture : array_like or path, optional
             Audio (samples, channels) at the store's rate and of the track's length, or a file of it. If left out,
             what `source` points to is read.
@@ -450,7 +449,7 @@ class Track:
         A. Liutkus and F.-R. Stöter, "The 2018 Signal Separation Evaluation Campaign", LVA/ICA 2018, for magnitudes
         combined with the mixture's phase.
         """
-        self._position("target", target, self._reader.document.targets)
+        target = self._reader.document.targets[self._position("target", target, self._reader.document.targets)]
         self._check_present(target)
         samples = self._mixture(mixture)
         stft = self.transform.stft
@@ -509,8 +508,19 @@ class Track:
             raise NameNotFoundError(f"track {self.name!r} has no target {target!r}; it has {there}")
 
 
-def _is_ready(reader: Reader) -> bool:
-    return reader.document.transform["name"] not in ("stft", "mel")
+def _stored_transform(reader: Reader) -> StoredTransform:
+    config = reader.document.transform
+    ready = config["name"] not in ("stft", "mel")
+    try:
+        transform = transform_from_config(config, reader.frequencies if ready else None)
+    except FormatError as error:
+        raise FormatError(f"{reader.name}: {error}") from error
+    if len(transform.frequencies) != reader.layout.bins:
+        raise FormatError(
+            f"{reader.name}: the transform {config!r} gives {len(transform.frequencies)} bins; the store's chunks have "
+            f"{reader.layout.bins}"
+        )
+    return transform
 
 
 def _close_to(name: str, names: Sequence[str]) -> str:

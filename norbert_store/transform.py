@@ -741,7 +741,9 @@ def _triangles(edges: NDArray[np.float64], frequencies: NDArray[np.float64]) -> 
     low, centre, high = (edges[i : len(edges) - 2 + i, np.newaxis] for i in range(3))
     rising = (frequencies - low) / (centre - low)
     falling = (high - frequencies) / (high - centre)
-    return np.maximum(0, np.minimum(rising, falling))
+    heights = np.minimum(rising, falling)
+    # a bin that lies on an edge has no part in the band; rounding may say a hair
+    return np.where(heights > 1e-9, heights, 0)
 
 
 def _count(name: str, value: Any, at_least: int) -> int:

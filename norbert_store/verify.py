@@ -100,12 +100,17 @@ def _track_faults(reader: Reader, track: Track) -> Iterator[str]:
         yield from _other_codecs_faults(reader, track)
         return
     first = track.start // reader.layout.chunk_frames
+    # what lies off the packed axis is a fault of the table already, and may be no end of chunks
+    stop = min(first + reader.layout.chunks(track.frames), reader.layout.chunks(reader.document.frames))
     for target, label in enumerate(reader.document.targets):
-        for chunk in range(first, first + reader.layout.chunks(track.frames)):
+        last = None
+        for chunk in range(max(first, 0), stop):
             for channel in range(len(reader.document.channels)):
                 fault = _chunk_fault(reader, target, channel, chunk, track.name, track.present[label])
-                if fault:
+                # a damaged index is one fault, whichever of its chunks is asked for
+                if fault and fault != last:
                     yield fault
+                last = fault
 
 
 def _chunk_fault(reader: Reader, target: int, channel: int, chunk: int, track: str, present: bool) -> str | None:

@@ -29,6 +29,7 @@ from norbert_store.format.document import MAGNITUDE, ROOT_KEY, TRACK_GROUP, Docu
 from norbert_store.format.shard import ChunkPlace, pack, with_checksum
 from norbert_store.format.table import Column, Label, check_labels, check_name, check_text, metadata_text
 from norbert_store.jpeg.encoder import DEFAULT_QUALITY, check_quality, encode, quantisation_table
+from norbert_store.jpeg.stream import BLOCK, LARGEST_SIDE
 from norbert_store.levels import Curve, PowerCurve, as_floats, check_magnitude, quantize
 from norbert_store.storage import Location, Storage
 from norbert_store.transform import DEFAULT_BANDWIDTH, Mel, ReadyBins, Stft, StftStream, StoredTransform, as_audio
@@ -123,6 +124,8 @@ def create(
     target_labels = _labels("targets", targets)
     channel_labels = _channel_labels(channels)
     curve = curve if curve is not None else PowerCurve()
+    if not isinstance(curve, Curve):
+        raise ValueError(f"curve must be a PowerCurve or LogCurve, found {curve!r}")
     if reference is not None:
         curve = replace(curve, reference=reference)
     layout = Layout(
@@ -131,6 +134,11 @@ def create(
         shard_chunks=_positive("shard_chunks", shard_chunks),
         curve=curve,
     )
+    if max(layout.chunk_frames, layout.bins) > LARGEST_SIDE:
+        raise ValueError(
+            f"a chunk of {layout.chunk_frames} frames x {layout.bins} bins is too large for a JPEG, whose sides have "
+            f"at most {LARGEST_SIDE} pixels; lower chunk_frames, n_fft or the bandwidth"
+        )
     about = {"title": title, "license": license, "citation": citation}
     document = Document(
         targets=target_labels,
@@ -292,7 +300,7 @@ class Writer:
             By target: an array (channels, frames, bins), finite, from 0 to the reference. Anything that slices like
             NumPy will do (a memory map, HDF5, zarr); it is read in blocks of frames.
         samples : int, optional
-            Length of the audio; the number of frames times the hop if left out.
+            Length of the audio; if left out, the longest that gives so many frames.
 
         Returns
         -------
@@ -305,6 +313,8 @@ class Writer:
             If name, split, metadata or labels don't fit.
         MagnitudeError
             If values are no magnitudes up to the reference, or arrays differ in length or don't fit the store.
+        ValueError
+            If so many samples don't give so many frames.
         """
         row = self._row(name, split, source, metadata, labels)
         with self._track(row, labels) as track:
@@ -313,7 +323,8 @@ class Writer:
                 if array is not None:
                     track.push_magnitude(target, array)
             frames = track.finish_magnitude()
-            row["samples"] = frames * self.transform.hop if samples is None else _positive("samples", samples)
+            row["samples"] = self._samples(frames) if samples is None else _positive("samples", samples)
+            self._check_samples(row["samples"], frames)
         return Row(row["start"], row["frames"], row["samples"], tuple(row["present"]))
 
     def _row(
@@ -339,6 +350,21 @@ class Writer:
             **(labels or {}),
         }
 
+    def _samples(self, frames: int) -> int:
+        """Length of the audio that a number of frames stands for."""
+        if isinstance(self.transform, ReadyBins):
+            return frames * self.transform.hop
+        stft = self.transform.stft
+        return (frames - 1) * stft.hop + (0 if stft.centred else stft.n_fft)
+
+    def _check_samples(self, samples: int, frames: int) -> None:
+        """What `Track.to_audio` would otherwise stumble over."""
+        if isinstance(self.transform, ReadyBins):
+            return
+        expected = self.transform.stft.frame_count(samples)
+        if expected != frames:
+            raise MagnitudeError(f"{samples} samples of audio give {expected} frames, found {frames}")
+
     def _track(self, row: dict[str, Any], labels: Mapping[str, Label] | None) -> _TrackWriter:
         return _TrackWriter(self, row, labels)
 
@@ -359,8 +385,12 @@ class Writer:
             self._check_target(target)
         _check_files(present, rate)
         for target, stem in present.items():
+            blocks = 0
             for block in _stem_blocks(stem):
+                blocks += 1
                 yield target, block
+            if not blocks:
+                raise AudioError(f"target {target!r} gave no blocks of audio; an iterator can be read only once")
 
     # ---- shards
 
@@ -437,6 +467,7 @@ class Writer:
     def _begin(self) -> None:
         """Write the empty store: it can be opened from now on."""
         document = self.document
+        committed = document.to_json()  # before anything is written: a transform may hold what JSON can't
         self._write_array_documents()
         self._storage.set(f"{TRACK_GROUP}/{ROOT_KEY}", json_bytes(group_document()))
         arrays = document.arrays()
@@ -446,7 +477,7 @@ class Writer:
             ("frequency", self.transform.frequencies),
         ):
             self._storage.array(path, arrays[path])[:] = values
-        self._storage.set(ROOT_KEY, document.to_json())
+        self._storage.set(ROOT_KEY, committed)
 
     def _write_array_documents(self) -> None:
         for path, metadata in self.document.arrays().items():
@@ -454,10 +485,13 @@ class Writer:
 
     def _write_rows(self, document: Document) -> None:
         arrays = document.arrays()
-        rows = slice(self.document.tracks, document.tracks)
+        known = {column.name for column in self.document.columns}
         for column in document.columns:
+            # a new column begins at the first row, so that none of its chunks is missing
+            first = self.document.tracks if column.name in known else 0
+            values = _column_values(column, [*[{}] * (self.document.tracks - first), *self._written])
             path = f"{TRACK_GROUP}/{column.name}"
-            self._storage.array(path, arrays[path])[rows] = _column_values(column, self._written)
+            self._storage.array(path, arrays[path])[first : document.tracks] = values
 
 
 class _TrackWriter:
@@ -578,8 +612,11 @@ class _TrackWriter:
             self._too_large[target] = max(highest, self._too_large.get(target, 0))
             return
         image = np.zeros((layout.chunk_frames, layout.bins), np.uint8)
+        frames = len(magnitude)
         for channel in range(magnitude.shape[1]):
-            image[: len(magnitude)] = quantize(magnitude[:, channel], layout.curve)
+            image[:frames] = quantize(magnitude[:, channel], layout.curve)
+            # an edge within a block would cost bytes, and ring into the last frames
+            image[frames : -(-frames // BLOCK) * BLOCK] = image[frames - 1]
             writer._put(target, channel, chunk, encode(image, writer._table))
 
     def _check_reference(self) -> None:

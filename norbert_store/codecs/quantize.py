@@ -51,7 +51,7 @@ class Quantize(Codec):  # type: ignore[misc]
     >>> codec
     Quantize(curve='power', dtype='float32', exponent=0.5, reference=1.0)
     >>> codec.decode(codec.encode(np.float32([0, 0.25, 1])))
-    array([0.        , 0.25195694, 1.        ], dtype=float32)
+    array([0.        , 0.25196463, 1.        ], dtype=float32)
     """
 
     codec_id = NUMCODECS_ID

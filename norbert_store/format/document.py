@@ -148,7 +148,7 @@ class Document:
         layout = self.layout
         own: list[dict[str, Any]] = [
             {"name": QUANTIZE, "configuration": layout.curve.config},
-            {"name": JPEG, "configuration": {"quality": self.encoder["quality"]} if self.encoder else {}},
+            {"name": JPEG, "configuration": {"quality": self.encoder["quality"]} if "quality" in self.encoder else {}},
             {"name": "crc32c"},
         ]
         sharding = {
@@ -203,11 +203,13 @@ class Document:
                 f"{store} is written in format {version}; this is norbert_store {__version__}, which reads up to "
                 f"format {VERSION}: upgrade norbert_store"
             )
-        faults = [f"attribute {key!r} is missing" for key in _REQUIRED if key not in attributes]
-        faults = faults or _attribute_faults(attributes)
+        faults = _attribute_faults(attributes)
+        known = not faults
         nodes = _inline_nodes(root, faults)
-        layout = _read_layout(nodes.get(MAGNITUDE), attributes, faults) if not faults else None
+        layout = _read_layout(nodes[MAGNITUDE], attributes if known else None, faults) if MAGNITUDE in nodes else None
         labels = _read_labels(nodes, faults)
+        if known and layout is not None:
+            faults += _shape_faults(nodes, attributes, layout)
         if faults or layout is None:
             raise FormatError(f"{store} breaks format {version}: " + "; ".join(faults))
         about = {key: attributes.pop(key) for key in ("title", "license", "citation") if key in attributes}
@@ -269,19 +271,21 @@ def _regular_grid(chunk_shape: list[int]) -> dict[str, Any]:
 
 
 def _attribute_faults(attributes: Mapping[str, Any]) -> list[str]:
-    faults = [
+    faults = [f"attribute {key!r} is missing" for key in _REQUIRED if key not in attributes]
+    faults += [
         f"attribute {key!r} must be a whole number, found {attributes[key]!r}"
         for key in ("tracks", "frames")
-        if isinstance(attributes[key], bool) or not isinstance(attributes[key], int) or attributes[key] < 0
+        if key in attributes and (_is_no_size(attributes[key]) or attributes[key] < 0)
     ]
     for key in ("targets", "channels"):
-        labels = attributes[key]
+        labels = attributes.get(key, [key])
         if not isinstance(labels, list) or not labels or not all(isinstance(label, str) and label for label in labels):
             faults.append(f"attribute {key!r} must be a list of names, found {labels!r}")
         elif len(set(labels)) != len(labels):
             faults.append(f"attribute {key!r} names something twice: {labels!r}")
-    if not isinstance(attributes["transform"], dict) or "name" not in attributes["transform"]:
-        faults.append(f"attribute 'transform' must be an object with a name, found {attributes['transform']!r}")
+    transform = attributes.get("transform", {"name": ""})
+    if not isinstance(transform, dict) or not isinstance(transform.get("name"), str):
+        faults.append(f"attribute 'transform' must be an object with a name, found {transform!r}")
     if not isinstance(attributes.get("encoder", {}), dict):
         faults.append(f"attribute 'encoder' must be an object, found {attributes['encoder']!r}")
     return faults
@@ -294,45 +298,66 @@ def _inline_nodes(root: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
         faults.append("zarr.json has no inline consolidated metadata")
         return {}
     wanted = [MAGNITUDE, "target", "channel", "frequency", *(f"{TRACK_GROUP}/{column.name}" for column in BASE_COLUMNS)]
-    faults.extend(f"the array /{path} is missing" for path in wanted if path not in nodes)
-    return nodes
+    faults.extend(f"the array /{path} is missing" for path in wanted if not isinstance(nodes.get(path), dict))
+    return {path: node for path, node in nodes.items() if isinstance(node, dict)}
 
 
-def _read_layout(magnitude: Any, attributes: Mapping[str, Any], faults: list[str]) -> Layout | None:
-    """Read chunks, shards and codecs from the metadata of /magnitude."""
+def _read_layout(
+    magnitude: Mapping[str, Any], attributes: Mapping[str, Any] | None, faults: list[str]
+) -> Layout | None:
+    """Read chunks, shards and codecs from the metadata of /magnitude; attributes that are at fault are left out."""
+    before = len(faults)
     try:
-        shape = magnitude["shape"]
-        shard = magnitude["chunk_grid"]["configuration"]["chunk_shape"]
+        shape = _four_sizes(magnitude["shape"])
+        shard = _four_sizes(magnitude["chunk_grid"]["configuration"]["chunk_shape"])
         (sharding,) = magnitude["codecs"]
         configuration = sharding["configuration"]
-        chunk = configuration["chunk_shape"]
+        chunk = _four_sizes(configuration["chunk_shape"])
         codecs = [dict(codec) for codec in configuration["codecs"]]
+        names = [codec["name"] for codec in codecs]
         index_codecs = [codec["name"] for codec in configuration["index_codecs"]]
         ready = (magnitude["data_type"], sharding["name"], index_codecs, configuration.get("index_location", "end"))
-    except (KeyError, TypeError, ValueError) as error:
+        curve = curve_from_config(codecs[0].get("configuration", {}) if names[:1] == [QUANTIZE] else {})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         faults.append(f"the metadata of /{MAGNITUDE} can't be read: {error!r}")
         return None
-    targets, channels = len(attributes["targets"]), len(attributes["channels"])
     if ready != ("float32", "sharding_indexed", ["bytes", "crc32c"], "end"):
         faults.append(f"/{MAGNITUDE} must be float32 in sharding_indexed with its index at the end, found {ready}")
-    if len(shape) != 4 or shape[:3] != [targets, channels, attributes["frames"]]:
-        faults.append(
-            f"/{MAGNITUDE} has shape {shape}; the attributes say {[targets, channels, attributes['frames'], 'bins']}"
-        )
-        return None
-    if len(chunk) != 4 or chunk[:2] != [1, 1] or chunk[2] < 1 or chunk[2] % _BLOCK or chunk[3] != shape[3]:
+    if attributes is not None:
+        labelled = [len(attributes["targets"]), len(attributes["channels"]), attributes["frames"]]
+        if shape[:3] != labelled:
+            faults.append(f"/{MAGNITUDE} has shape {shape}; the attributes say {[*labelled, 'bins']}")
+    if chunk[:2] != [1, 1] or chunk[2] < 1 or chunk[2] % _BLOCK or chunk[3] != shape[3]:
         faults.append(f"chunks must be [1, 1, a multiple of {_BLOCK}, {shape[3]}], found {chunk}")
+    elif shard[:2] != [1, shape[1]] or shard[2] % chunk[2] or shard[2] < 1 or shard[3] != shape[3]:
+        faults.append(f"shards must be [1, {shape[1]}, a multiple of {chunk[2]}, {shape[3]}], found {shard}")
+    if len(faults) > before:
         return None
-    if len(shard) != 4 or shard[:2] != [1, channels] or shard[2] % chunk[2] or shard[2] < 1 or shard[3] != shape[3]:
-        faults.append(f"shards must be [1, {channels}, a multiple of {chunk[2]}, {shape[3]}], found {shard}")
-        return None
-    own = [codec["name"] for codec in codecs] == [QUANTIZE, JPEG, "crc32c"]
-    try:
-        curve = curve_from_config(codecs[0].get("configuration", {}) if codecs[0]["name"] == QUANTIZE else {})
-    except ValueError as error:
-        faults.append(f"/{MAGNITUDE}: {error}")
-        return None
+    own = names == [QUANTIZE, JPEG, "crc32c"]
     return Layout(shape[3], chunk[2], shard[2] // chunk[2], curve, None if own else tuple(codecs))
+
+
+def _four_sizes(sizes: Any) -> list[int]:
+    if not isinstance(sizes, list) or len(sizes) != len(DIMENSIONS) or any(map(_is_no_size, sizes)):
+        raise ValueError(f"expected the sizes of {', '.join(DIMENSIONS)}, found {sizes!r}")
+    return sizes
+
+
+def _is_no_size(value: Any) -> bool:
+    return isinstance(value, bool) or not isinstance(value, int)
+
+
+def _shape_faults(nodes: Mapping[str, Any], attributes: Mapping[str, Any], layout: Layout) -> list[str]:
+    """Compare the other arrays' shapes with the attributes, by which they are read."""
+    targets, tracks = len(attributes["targets"]), attributes["tracks"]
+    shapes = {"target": [targets], "channel": [len(attributes["channels"])], "frequency": [layout.bins]}
+    shapes |= {path: [tracks] for path in nodes if path.startswith(f"{TRACK_GROUP}/")}
+    shapes[f"{TRACK_GROUP}/present"] = [tracks, targets]
+    return [
+        f"/{path} has shape {nodes[path].get('shape')}; the attributes say {shape}"
+        for path, shape in shapes.items()
+        if path in nodes and nodes[path].get("shape") != shape
+    ]
 
 
 def _read_labels(nodes: Mapping[str, Any], faults: list[str]) -> tuple[Column, ...]:

@@ -58,6 +58,9 @@ BASE_COLUMNS = (
 )
 BASE_NAMES = frozenset(column.name for column in BASE_COLUMNS)
 
+# a dimension of the table, and the name of zarr's own documents
+_TAKEN_NAMES = BASE_NAMES | {"target", "zarr.json"}
+
 
 def check_text(what: str, text: Any) -> str:
     """Return text that can be stored as UTF-8.
@@ -116,11 +119,13 @@ def label_column(name: str, value: Any) -> Column:
     """
     if not isinstance(name, str) or not _LABEL_NAME.fullmatch(name) or name.endswith((" ", ".")):
         raise TrackError(f"the label {name!r} must be made of letters, digits, '_', '-', '.' and spaces")
-    if name in BASE_NAMES:
-        raise TrackError(f"the label {name!r} is a column of every track table; take another name")
+    if name in _TAKEN_NAMES:
+        raise TrackError(f"the label {name!r} is taken in every track table; use another name")
     if isinstance(value, bool):
         return Column(name, "bool", False)
     if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise TrackError(f"the label {name!r} takes whole numbers of 64 bits, found {value}; give it as text")
         return Column(name, "int64", 0)
     if isinstance(value, float):
         return Column(name, "float64", math.nan, optional=True)
@@ -146,6 +151,8 @@ def check_labels(labels: Mapping[str, Label] | None, columns: Iterable[Column], 
     TrackError
         If a label has another type than before, or is missing where there is nothing to stand for "not known".
     """
+    if not isinstance(labels, Mapping | None):
+        raise TrackError(f"labels must be a mapping, found {type(labels).__name__}")
     labels = labels or {}
     known = {column.name: column for column in columns}
     new: dict[str, Column] = {}

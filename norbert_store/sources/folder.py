@@ -1,12 +1,14 @@
 """Any folder of audio files: a track a file, with the one target "mixture".
 
 A folder directly below the root that is named "train", "valid", "validation", "test" or "eval" is a split. A track's
-name is its path below the root, without the suffix.
+name is its path below the root, without the suffix; where files differ in nothing but that, with it. Hidden files and
+folders are left out.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,9 +34,11 @@ def folder_tracks(root: str | os.PathLike[str]) -> list[SourceTrack]:
     if not folder.is_dir():
         raise SourceError(f"there is no folder {folder}")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not files:
         raise SourceError(f"{folder} holds no audio files; expected {', '.join(SUFFIXES)}")
-    return [_track(folder, path) for path in files]
+    stems = Counter(path.with_suffix("") for path in files)
+    return [_track(folder, path, stems[path.with_suffix("")] == 1) for path in files]
 
 
 def export_folder(
@@ -49,7 +53,8 @@ def export_folder(
     return export(folder_tracks(root), out, TARGETS, skip_broken=skip_broken, on_progress=on_progress, **options)
 
 
-def _track(folder: Path, path: Path) -> SourceTrack:
+def _track(folder: Path, path: Path, alone: bool) -> SourceTrack:
     relative = path.relative_to(folder)
     split = relative.parts[0] if len(relative.parts) > 1 and relative.parts[0] in SPLITS else ""
-    return SourceTrack(relative.with_suffix("").as_posix(), split, path, {"mixture": path})
+    name = relative.with_suffix("") if alone else relative
+    return SourceTrack(name.as_posix(), split, path, {"mixture": path})

@@ -115,6 +115,8 @@ def _split_tracks(folder: Path, split: str) -> list[SourceTrack]:
         return []
     tracks = []
     for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):  # what other systems leave there
+            continue
         if path.name.endswith(_STEMS_SUFFIX) and path.is_file():
             name = path.name.removesuffix(_STEMS_SUFFIX)
             tracks.append(SourceTrack(name, split, path, labels=_labels(name)))

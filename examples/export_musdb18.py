@@ -1,0 +1,43 @@
+"""Export MUSDB18 (either layout) into a store, and look at what came out.
+
+    python examples/export_musdb18.py [ROOT [OUT]]
+
+Without ROOT, a small data set of synthetic music takes MUSDB18's place.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import norbert_store
+from norbert_store.sources.synthetic import write_musdb
+
+
+def main(root: Path, out: Path) -> None:
+    # every track that is begun calls this, so a notebook or a log can show progress in its own way
+    def on_progress(progress):
+        if progress.track:
+            print(f"{progress.done + 1:>3} of {progress.tracks}  {progress.track}")
+
+    summary = norbert_store.export_musdb(root, out, on_progress=on_progress, title="MUSDB18")
+    print(f"\n{summary.tracks} tracks, {summary.audio_seconds / 60:.1f} minutes, {summary.speed:.0f} x real time")
+    print(f"store         {summary.store_bytes / 1e6:8.1f} MB")
+    print(f"audio files   {summary.audio_bytes / 1e6:8.1f} MB")
+    print(f"float32 .npy  {summary.npy_bytes / 1e6:8.1f} MB\n")
+
+    db = norbert_store.open(out, split="train")
+    print(db)
+    track = db[0]
+    vocals = track.magnitude.sel(target="vocals", channel="left", time=slice(2, 4), frequency=slice(0, 8000))
+    print(f"\nfrom 2 to 4 seconds, up to 8 kHz, the left channel of the vocals of {track.name!r}:")
+    print(vocals.load())
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        if len(sys.argv) > 1:
+            musdb = Path(sys.argv[1])
+        else:
+            musdb = Path(folder) / "musdb"
+            write_musdb(musdb, tracks=3, seconds=10)
+        main(musdb, Path(sys.argv[2]) if len(sys.argv) > 2 else Path(folder) / "musdb.zarr")
