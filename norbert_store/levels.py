@@ -16,6 +16,7 @@ calls this module.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -247,8 +248,14 @@ def check_magnitude(values: Floats, reference: float = np.inf) -> None:
         raise MagnitudeError(f"found a value of {lowest:.6g}; magnitudes must not be negative")
     raise MagnitudeError(
         f"found a magnitude of {highest:.6g}, above the reference {reference:.6g}; "
-        f"use a reference of at least {highest:.6g}, or scale the values down"
+        f"use a reference of {round_up(float(highest)):g} or more, or scale the values down"
     )
+
+
+def round_up(value: float) -> float:
+    """Round a positive value up to two digits, so that a reference that is copied from a message is enough."""
+    unit = 10 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / unit) * unit:.6g}")
 
 
 def _check_parameter(name: str, value: float, above: float, at_most: float) -> None:

@@ -124,7 +124,6 @@ class Storage:
 
     def list(self, prefix: str = "") -> list[str]:
         """List all keys below a prefix, in order."""
-
         store = self.store
 
         async def collect() -> list[str]:

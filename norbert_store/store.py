@@ -259,11 +259,11 @@ class Store:
         NameNotFoundError
             If there is no such split.
         """
-        splits = self._column("split")
-        if not (splits == split).any():
-            known = ", ".join(map(repr, sorted(set(splits.tolist())))) or "none"
+        splits = self._column("split").tolist()
+        if split not in splits:
+            known = ", ".join(map(repr, sorted(set(splits)))) or "none"
             raise NameNotFoundError(f"{self.location} has no split {split!r}; it has {known}")
-        return self.select(splits == split)
+        return self.select([one == split for one in splits])
 
     # ---- all magnitudes
 

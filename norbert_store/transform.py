@@ -37,6 +37,9 @@ Magnitude = NDArray[np.floating[Any]]
 FRAMES_PER_BLOCK = 256
 DEFAULT_BANDWIDTH = 16000.0
 
+# A store's attributes are believed only so far: a window is made before anything is read.
+_LARGEST_FRAME = 1 << 22
+
 
 def as_audio(audio: ArrayLike) -> Audio:
     """Take audio as a float array (samples, channels), and check it.
@@ -128,6 +131,8 @@ class Stft:
     def __post_init__(self) -> None:
         object.__setattr__(self, "rate", _count("rate", self.rate, at_least=1))
         object.__setattr__(self, "n_fft", _count("n_fft", self.n_fft, at_least=2))
+        if self.n_fft > _LARGEST_FRAME:
+            raise ValueError(f"n_fft must be at most {_LARGEST_FRAME}, found {self.n_fft}")
         if self.n_fft % 2:
             raise ValueError(f"n_fft must be even, found {self.n_fft}")
         hop = self.n_fft // 2 if self.hop is None else self.hop

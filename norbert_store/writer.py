@@ -30,7 +30,7 @@ from norbert_store.format.shard import ChunkPlace, pack, with_checksum
 from norbert_store.format.table import Column, Label, check_labels, check_name, check_text, metadata_text
 from norbert_store.jpeg.encoder import DEFAULT_QUALITY, check_quality, encode, quantisation_table
 from norbert_store.jpeg.stream import BLOCK, LARGEST_SIDE
-from norbert_store.levels import Curve, PowerCurve, as_floats, check_magnitude, quantize
+from norbert_store.levels import Curve, PowerCurve, as_floats, check_magnitude, quantize, round_up
 from norbert_store.storage import Location, Storage
 from norbert_store.transform import DEFAULT_BANDWIDTH, Mel, ReadyBins, Stft, StftStream, StoredTransform, as_audio
 
@@ -627,7 +627,7 @@ class _TrackWriter:
         if highest > reference:
             raise MagnitudeError(
                 f"target {target!r} has a magnitude of {highest:.6g}, above the reference {reference:g} of the store; "
-                f"create the store with reference={_round_up(highest)!r} or more, or scale the audio down"
+                f"create the store with reference={round_up(highest)!r} or more, or scale the audio down"
             )
 
 
@@ -707,9 +707,3 @@ def _stem_blocks(stem: Stem) -> Iterator[NDArray[Any]]:
 def _column_values(column: Column, rows: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
     values = [row.get(column.name, column.fill_value) for row in rows]
     return np.array(values, dtype=object if column.data_type == "string" else column.data_type)
-
-
-def _round_up(value: float) -> float:
-    """Round up to two digits, so that a reference that is copied from a message is enough."""
-    unit = 10 ** (np.floor(np.log10(value)) - 1)
-    return float(f"{np.ceil(value / unit) * unit:.6g}")

@@ -54,7 +54,15 @@ def quantisation_table(quality: float = DEFAULT_QUALITY) -> NDArray[np.uint8]:
     step = 2 ** ((100 - check_quality(quality)) / 10)
     along_frequency = step * (1 + 2 * np.arange(BLOCK) / 7)
     steps = np.clip(np.rint(along_frequency), 1, 255).astype(np.uint8)
-    return np.tile(steps, (BLOCK, 1))
+    table = np.tile(steps, (BLOCK, 1))
+    table[0, 0] = _step_that_keeps_silence(int(steps[0]))
+    return table
+
+
+def _step_that_keeps_silence(step: int) -> int:
+    """Largest step up to the given one for the mean of a block that leaves a block of level 0 exactly that."""
+    # level 0 lies 128 below the middle, so its coefficient is -8 * 128; half a level is 4, and what is lower is clipped
+    return next(smaller for smaller in range(step, 0, -1) if round(1024 / smaller) * smaller > 1024 - 4)
 
 
 def encode(levels: NDArray[np.uint8], table: NDArray[np.uint8]) -> bytes:
@@ -95,5 +103,5 @@ def check_image(levels: NDArray[np.uint8]) -> None:
     if max(levels.shape) > LARGEST_SIDE:
         raise ValueError(
             f"expected at most {LARGEST_SIDE} rows and columns, found {levels.shape[0]} x {levels.shape[1]}; "
-            "use smaller chunks"
+            "use smaller chunks, or a shorter piece"
         )
