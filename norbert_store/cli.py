@@ -320,4 +320,4 @@ def _shortened(name: str, most: int = 40) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(line.strip() for line in str(error).splitlines()) or type(error).__name__

@@ -16,8 +16,9 @@ from typing import Any
 from norbert_store.audio import AudioInfo, audio_info, read_stems, source_reference, stems_info
 from norbert_store.errors import AudioError, SourceError, TrackError
 from norbert_store.format.table import Label
+from norbert_store.stems import Stems
 from norbert_store.storage import Location, Storage
-from norbert_store.writer import SHARD_CHUNKS, Stems, Writer, create
+from norbert_store.writer import SHARD_CHUNKS, Writer, create
 
 FLOAT_BYTES = 4
 
@@ -213,14 +214,14 @@ def _add(writer: Writer, track: SourceTrack, summary: Summary) -> None:
     document = writer.document
     rate = writer.transform.rate
     source = source_reference(track.path, writer.folder)
-    row = writer.add(
+    place = writer.add(
         track.name, track.stems(rate, document.targets), split=track.split, source=source, labels=track.labels
     )
-    stems = sum(row.present)
+    stems = sum(place.present)
     summary.tracks += 1
-    summary.audio_seconds += row.samples / rate
-    summary.stem_seconds += stems * row.samples / rate
-    summary.npy_bytes += stems * len(document.channels) * row.frames * document.layout.bins * FLOAT_BYTES
+    summary.audio_seconds += place.samples / rate
+    summary.stem_seconds += stems * place.samples / rate
+    summary.npy_bytes += stems * len(document.channels) * place.frames * document.layout.bins * FLOAT_BYTES
     summary.audio_bytes += track.audio_bytes()
 
 

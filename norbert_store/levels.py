@@ -31,7 +31,7 @@ LEVELS = 256
 HIGHEST = LEVELS - 1
 
 # Rounding in float32 may lift a full-scale magnitude by a few units in the last place.
-_TOLERANCE = 1e-6
+TOLERANCE = 1e-6
 # float32 itself ends about 760 dB below 1
 _WIDEST_RANGE = 700
 
@@ -236,7 +236,7 @@ def check_magnitude(values: Floats, reference: float = np.inf) -> None:
     if values.size == 0:
         return
     lowest, highest = values.min(), values.max()
-    if lowest >= 0 and highest <= reference * (1 + _TOLERANCE) and np.isfinite(highest):
+    if lowest >= 0 and highest <= reference * (1 + TOLERANCE) and np.isfinite(highest):
         return
     if not (np.isfinite(lowest) and np.isfinite(highest)):
         count = int(np.count_nonzero(~np.isfinite(values)))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store.errors import DamagedError, JpegError, StoreNotFoundError
-from norbert_store.format.document import MAGNITUDE, ROOT_KEY, TRACK_GROUP, Document
+from norbert_store.format.document import MAGNITUDE, ROOT_KEY, TRACK_GROUP, Document, shard_key
 from norbert_store.format.shard import ShardIndex, index_bytes, without_checksum
 from norbert_store.format.table import ROWS_PER_CHUNK
 from norbert_store.jpeg import stream
@@ -163,7 +163,7 @@ class Reader:
         """
         out = np.full((len(targets), len(channels), len(frames), self._bin_count(bins)), np.nan, np.float32)
         if self.layout.codecs is not None:
-            return self._magnitude_by_zarr(out, targets, channels, frames, bins)
+            return self._magnitude_by_zarr(out, targets, channels, frames, bins, track)
         for place, levels in self._pieces(targets, channels, frames, present, track):
             out[place] = dequantize(levels[:, bins], self.table)
         return out
@@ -207,11 +207,15 @@ class Reader:
         channels: Sequence[int],
         frames: NDArray[np.int64],
         bins: slice,
+        track: str,
     ) -> NDArray[np.float32]:
         array = self.storage.array(MAGNITUDE, self._arrays[MAGNITUDE])
         for i, target in enumerate(targets):
             for j, channel in enumerate(channels):
-                out[i, j] = array.oindex[target, channel, frames, bins]
+                try:
+                    out[i, j] = array.oindex[target, channel, frames, bins]
+                except Exception as error:  # zarr raises what its codecs happen to raise
+                    raise DamagedError(f"{self._place(target, channel, track)} can't be read: {error}") from error
         return out
 
     def _pieces(
@@ -256,7 +260,7 @@ class Reader:
             if span is not None:
                 by_shard.setdefault(shard, {})[channel, chunk] = span
         for shard, spans in by_shard.items():
-            key = self.shard_key(target, shard)
+            key = shard_key(target, shard)
             runs = {run: self.storage.get_range(key, *run) or b"" for run in _runs(spans.values())}
             for (channel, chunk), (offset, length) in spans.items():
                 start, data = next((run[0], data) for run, data in runs.items() if run[0] <= offset < sum(run))
@@ -278,28 +282,27 @@ class Reader:
         if (target, shard) not in self._indexes:
             self._check_own_codecs("chunks of this format")
             channels, chunks = len(self.document.channels), self.layout.shard_chunks
-            key = self.shard_key(target, shard)
+            key = shard_key(target, shard)
             data = self.storage.get_suffix(key, index_bytes(channels, chunks))
             try:
                 index = None if data is None else ShardIndex.parse(data, channels, chunks)
             except DamagedError as error:
                 label = self.document.targets[target]
-                of_track = f", track {track!r}" if track else ""
-                raise DamagedError(f"{self.name}{of_track}, target {label!r}: the index of {key}: {error}") from None
+                of_track = f"track {track!r}, " if track else ""
+                raise DamagedError(f"{self.name}: {of_track}target {label!r}: the index of {key}: {error}") from None
             self._indexes[target, shard] = index
             while len(self._indexes) > _INDEXES_KEPT:
                 self._indexes.popitem(last=False)
         return self._indexes[target, shard]
 
-    def shard_key(self, target: int, shard: int) -> str:
-        """Key of a shard in the storage."""
-        return f"{MAGNITUDE}/c/{target}/0/{shard}/0"
-
     def place(self, target: int, channel: int, chunk: int, track: str = "") -> str:
         """Name a chunk, for errors."""
+        return f"{self._place(target, channel, track)}, chunk {chunk}"
+
+    def _place(self, target: int, channel: int, track: str) -> str:
         of_track = f"track {track!r}, " if track else ""
         labels = f"target {self.document.targets[target]!r}, channel {self.document.channels[channel]!r}"
-        return f"{self.name}: {of_track}{labels}, chunk {chunk}"
+        return f"{self.name}: {of_track}{labels}"
 
 
 def _as_slice(positions: NDArray[np.int64]) -> Any:

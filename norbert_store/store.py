@@ -486,7 +486,8 @@ class Track:
         if not self.source:
             raise SourceError(f"track {self.name!r} doesn't say where its audio is; give mixture=")
         folder = self._reader.storage.folder
-        place = self.source if folder is None else (folder.absolute().parent / self.source)
+        is_uri = folder is None or "://" in self.source
+        place = self.source if is_uri else folder.absolute().parent / self.source
         try:
             samples, rate = read_stem(place, "mixture")
         except SourceError as error:

@@ -8,37 +8,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from norbert_store import audio as audio_files
-from norbert_store.errors import (
-    AudioError,
-    MagnitudeError,
-    NorbertStoreError,
-    StoreExistsError,
-    TrackError,
-)
-from norbert_store.format.document import MAGNITUDE, ROOT_KEY, TRACK_GROUP, Document, Layout, group_document, json_bytes
-from norbert_store.format.shard import ChunkPlace, pack, with_checksum
+from norbert_store.bundle import Bundle, Place
+from norbert_store.errors import MagnitudeError, StoreExistsError, TrackError
+from norbert_store.format.document import ROOT_KEY, TRACK_GROUP, Document, Layout, group_document, json_bytes
 from norbert_store.format.table import Column, Label, check_labels, check_name, check_text, metadata_text
-from norbert_store.jpeg.encoder import DEFAULT_QUALITY, check_quality, encode, quantisation_table
-from norbert_store.jpeg.stream import BLOCK, LARGEST_SIDE
-from norbert_store.levels import Curve, PowerCurve, as_floats, check_magnitude, quantize, round_up
+from norbert_store.jpeg.encoder import DEFAULT_QUALITY, check_quality
+from norbert_store.jpeg.stream import LARGEST_SIDE
+from norbert_store.levels import Curve, PowerCurve
+from norbert_store.stems import Stems, blocks_of_stems, check_target
 from norbert_store.storage import Location, Storage
-from norbert_store.transform import DEFAULT_BANDWIDTH, Mel, ReadyBins, Stft, StftStream, StoredTransform, as_audio
-
-Stem = ArrayLike | str | os.PathLike[str] | Iterable[ArrayLike]
-"""One stem: an array (samples, channels), the path of an audio file, or an iterable of blocks (samples, channels)."""
-
-Stems = Mapping[str, Stem | None] | Iterable[tuple[str, ArrayLike]]
-"""All stems of a track by target; or blocks of all of them in any order, each with its target."""
+from norbert_store.transform import DEFAULT_BANDWIDTH, Mel, ReadyBins, Stft, StoredTransform
 
 PIXELS_PER_CHUNK = 256 * 744
 SHARD_CHUNKS = 64
@@ -115,9 +103,9 @@ def create(
     >>> store = zarr.storage.MemoryStore()
     >>> noise = np.random.default_rng(0).uniform(-0.5, 0.5, (8000, 1))
     >>> with create(store, targets=["mixture"], rate=8000, channels=1) as writer:
-    ...     row = writer.add("noise", {"mixture": noise})
-    >>> row
-    Row(start=0, frames=9, samples=8000, present=(True,))
+    ...     place = writer.add("noise", {"mixture": noise})
+    >>> place
+    Place(start=0, frames=9, samples=8000, present=(True,))
     """
     analysis = _transform(transform, rate)
     stored = analysis.stored(bandwidth)
@@ -156,37 +144,6 @@ def create(
     return writer
 
 
-@dataclass(frozen=True)
-class Row:
-    """Where a track came to lie.
-
-    Attributes
-    ----------
-    start, frames : int
-        Along the packed axis.
-    samples : int
-        Length of the audio.
-    present : tuple of bool
-        For each target of the store.
-    """
-
-    start: int
-    frames: int
-    samples: int
-    present: tuple[bool, ...]
-
-
-@dataclass
-class _Target:
-    """What is open for one target: the shard that fills up."""
-
-    shard: int = -1
-    chunks: dict[ChunkPlace, bytes] = field(default_factory=dict)
-
-    def copy(self) -> _Target:
-        return _Target(self.shard, dict(self.chunks))
-
-
 class Writer:
     """Fills a store, track by track; made by `create`.
 
@@ -199,14 +156,11 @@ class Writer:
         self.transform = transform
         self._storage = storage
         self._bundle_tracks = bundle_tracks
-        self._table = quantisation_table(document.encoder["quality"])
         self._names: set[str] = set()
         self._labels = document.labels
         self._waiting: list[dict[str, Any]] = []  # rows of the open bundle
         self._written: list[dict[str, Any]] = []  # rows of whole bundles that aren't committed
-        self._targets = {target: _Target() for target in document.targets}
-        self._next_chunk = document.layout.chunks(document.frames)
-        self._flushed: list[tuple[str, int]] = []
+        self._bundle = self._new_bundle(document.layout.chunks(document.frames))
         self._committed_at = time.monotonic()
         self._closed = False
 
@@ -237,7 +191,7 @@ class Writer:
         source: str = "",
         metadata: Mapping[str, Any] | None = None,
         labels: Mapping[str, Label] | None = None,
-    ) -> Row:
+    ) -> Place:
         """Add a track from audio.
 
         Parameters
@@ -259,7 +213,7 @@ class Writer:
 
         Returns
         -------
-        Row
+        Place
             Where the track came to lie.
 
         Raises
@@ -273,11 +227,11 @@ class Writer:
         """
         row = self._row(name, split, source, metadata, labels)
         rate = self.transform.stft.rate
-        with self._track(row, labels) as track:
-            for target, block in self._blocks(stems, rate):
+        with self._bundle.track(name) as track:
+            for target, block in blocks_of_stems(stems, self.document.targets, rate):
                 track.push(target, block)
-            row["samples"] = track.finish()
-        return Row(row["start"], row["frames"], row["samples"], tuple(row["present"]))
+            place = track.place(samples=track.finish())
+        return self._finish_track(row, place, labels)
 
     def add_magnitude(
         self,
@@ -289,7 +243,7 @@ class Writer:
         source: str = "",
         metadata: Mapping[str, Any] | None = None,
         labels: Mapping[str, Label] | None = None,
-    ) -> Row:
+    ) -> Place:
         """Add a track from magnitudes that were computed elsewhere.
 
         Parameters
@@ -304,7 +258,7 @@ class Writer:
 
         Returns
         -------
-        Row
+        Place
             Where the track came to lie.
 
         Raises
@@ -317,15 +271,16 @@ class Writer:
             If so many samples don't give so many frames.
         """
         row = self._row(name, split, source, metadata, labels)
-        with self._track(row, labels) as track:
+        with self._bundle.track(name) as track:
             for target, array in magnitude.items():
-                self._check_target(target)
+                check_target(target, self.document.targets)
                 if array is not None:
                     track.push_magnitude(target, array)
             frames = track.finish_magnitude()
-            row["samples"] = self._samples(frames) if samples is None else _positive("samples", samples)
-            self._check_samples(row["samples"], frames)
-        return Row(row["start"], row["frames"], row["samples"], tuple(row["present"]))
+            samples = self._samples(frames) if samples is None else _positive("samples", samples)
+            self._check_samples(samples, frames)
+            place = track.place(samples)
+        return self._finish_track(row, place, labels)
 
     def _row(
         self,
@@ -365,75 +320,29 @@ class Writer:
         if expected != frames:
             raise MagnitudeError(f"{samples} samples of audio give {expected} frames, found {frames}")
 
-    def _track(self, row: dict[str, Any], labels: Mapping[str, Label] | None) -> _TrackWriter:
-        return _TrackWriter(self, row, labels)
-
-    def _check_target(self, target: str) -> None:
-        if target not in self._targets:
-            known = ", ".join(map(repr, self.document.targets))
-            raise TrackError(f"the store has no target {target!r}; it has {known}")
-
-    def _blocks(self, stems: Stems, rate: int) -> Iterator[tuple[str, NDArray[Any]]]:
-        """All blocks of all stems, each with its target."""
-        if not isinstance(stems, Mapping):
-            for target, block in stems:
-                self._check_target(target)
-                yield target, as_audio(block)
-            return
-        present = {target: stem for target, stem in stems.items() if stem is not None}
-        for target in present:
-            self._check_target(target)
-        _check_files(present, rate)
-        for target, stem in present.items():
-            blocks = 0
-            for block in _stem_blocks(stem):
-                blocks += 1
-                yield target, block
-            if not blocks:
-                raise AudioError(f"target {target!r} gave no blocks of audio; an iterator can be read only once")
-
-    # ---- shards
-
-    def _put(self, target: str, channel: int, chunk: int, jpeg: bytes) -> None:
-        """Put one encoded chunk at its place along the packed axis; write the shard before it, if that is full."""
-        shard, within = divmod(chunk, self.document.layout.shard_chunks)
-        state = self._targets[target]
-        if shard != state.shard:
-            self._flush(target)
-            state.shard = shard
-        state.chunks[channel, within] = with_checksum(jpeg)
-
-    def _flush(self, target: str) -> None:
-        state = self._targets[target]
-        if state.chunks:
-            data = pack(state.chunks, len(self.document.channels), self.document.layout.shard_chunks)
-            self._storage.set(self._shard_key(target, state.shard), data)
-            self._flushed.append((target, state.shard))
-        state.chunks = {}
-
-    def _shard_key(self, target: str, shard: int) -> str:
-        return f"{MAGNITUDE}/c/{self.document.targets.index(target)}/0/{shard}/0"
-
-    def _finish_track(self, row: dict[str, Any], chunks: int, labels: Mapping[str, Label] | None) -> None:
+    def _finish_track(self, row: dict[str, Any], place: Place, labels: Mapping[str, Label] | None) -> Place:
         new = check_labels(labels, self._labels, len(self._names))
         self._labels = (*self._labels, *new.values())
         self._names.add(row["name"])
-        self._waiting.append(row)
-        self._next_chunk += chunks
+        self._waiting.append({**row, **asdict(place)})
         if len(self._waiting) >= self._bundle_tracks:
             self._finish_bundle()
             if time.monotonic() - self._committed_at >= COMMIT_SECONDS:
                 self.commit()
+        return place
+
+    def _new_bundle(self, next_chunk: int) -> Bundle:
+        """Begin a bundle at the next shard's beginning."""
+        shard_chunks = self.document.layout.shard_chunks
+        first_chunk = -(-next_chunk // shard_chunks) * shard_chunks
+        return Bundle(self._storage, self.document, self.transform, first_chunk)
 
     def _finish_bundle(self) -> None:
-        if not self._waiting:
-            return
-        for target in self._targets:
-            self._flush(target)
-        self._written += self._waiting
-        self._waiting = []
-        shard_chunks = self.document.layout.shard_chunks
-        self._next_chunk = -(-self._next_chunk // shard_chunks) * shard_chunks
+        if self._waiting:
+            self._bundle.finish()
+            self._written += self._waiting
+            self._waiting = []
+            self._bundle = self._new_bundle(self._bundle.next_chunk)
 
     # ---- commits
 
@@ -494,143 +403,6 @@ class Writer:
             self._storage.array(path, arrays[path])[first : document.tracks] = values
 
 
-class _TrackWriter:
-    """One track on its way into the shards; undone if anything goes wrong."""
-
-    def __init__(self, writer: Writer, row: dict[str, Any], labels: Mapping[str, Label] | None) -> None:
-        self._writer = writer
-        self._row = row
-        self._labels = labels
-        self._streams: dict[str, StftStream] = {}
-        self._frames: dict[str, int] = {}
-        self._too_large: dict[str, float] = {}
-
-    def __enter__(self) -> Self:
-        self._before = {target: state.copy() for target, state in self._writer._targets.items()}
-        self._writer._flushed = []
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        writer = self._writer
-        if error is not None:
-            # a shard that this track completed must not stay: another track's absent stem may come to lie there
-            for target, shard in writer._flushed:
-                writer._storage.delete(writer._shard_key(target, shard))
-            writer._targets = self._before
-            if isinstance(error, NorbertStoreError) and not isinstance(error, TrackError):
-                raise type(error)(f"track {self._row['name']!r}: {error}") from error
-            return
-        layout = writer.document.layout
-        frames = next(iter(self._frames.values()))
-        self._row["start"] = writer._next_chunk * layout.chunk_frames
-        self._row["frames"] = frames
-        self._row["present"] = [target in self._frames for target in writer.document.targets]
-        writer._finish_track(self._row, layout.chunks(frames), self._labels)
-
-    # ---- from audio
-
-    def push(self, target: str, block: NDArray[Any]) -> None:
-        writer = self._writer
-        channels = len(writer.document.channels)
-        if block.shape[1] != channels:
-            labels = ", ".join(writer.document.channels)
-            raise AudioError(
-                f"target {target!r} has {block.shape[1]} channels; the store has {channels} ({labels}): "
-                "mix or copy the channels before"
-            )
-        if target not in self._streams:
-            stft, frames = writer.transform.stft, writer.document.layout.chunk_frames
-            self._streams[target] = StftStream(stft, channels, np.float32, frames)
-            self._frames[target] = 0
-        for spectrum in self._streams[target].push(block):
-            self._encode_spectrum(target, spectrum)
-
-    def finish(self) -> int:
-        """Encode what is left; return the length of the track in samples."""
-        if not self._streams:
-            raise AudioError("there is no audio; give at least one stem")
-        lengths = {target: stream.samples for target, stream in self._streams.items()}
-        if len(set(lengths.values())) > 1:
-            found = ", ".join(f"{target} {samples}" for target, samples in lengths.items())
-            raise AudioError(f"its stems differ in length (samples: {found}); cut or pad them to the same")
-        if 0 in lengths.values():
-            raise AudioError("its stems hold no samples")
-        for target, stream in self._streams.items():
-            for spectrum in stream.finish():
-                self._encode_spectrum(target, spectrum)
-        self._check_reference()
-        return next(iter(lengths.values()))
-
-    def _encode_spectrum(self, target: str, spectrum: NDArray[Any]) -> None:
-        self._encode(target, self._writer.transform.reduce(np.abs(spectrum)))
-
-    # ---- from magnitudes
-
-    def push_magnitude(self, target: str, magnitude: Any) -> None:
-        document = self._writer.document
-        layout = document.layout
-        expected = (len(document.channels), "frames", layout.bins)
-        shape = tuple(np.shape(magnitude))
-        if len(shape) != 3 or shape[0] != expected[0] or shape[2] != expected[2] or shape[1] == 0:
-            raise MagnitudeError(
-                f"target {target!r}: expected magnitudes (channels, frames, bins) of shape "
-                f"({expected[0]}, frames, {expected[2]}), found {shape}"
-            )
-        if not hasattr(magnitude, "__getitem__") or isinstance(magnitude, list | tuple):
-            magnitude = np.asarray(magnitude)
-        self._frames[target] = 0
-        for start in range(0, shape[1], layout.chunk_frames):
-            block = np.asarray(magnitude[:, start : start + layout.chunk_frames])
-            self._encode(target, np.moveaxis(as_floats(block), 0, 1))
-
-    def finish_magnitude(self) -> int:
-        """Check the lengths; return the number of frames."""
-        if not self._frames:
-            raise MagnitudeError("there are no magnitudes; give those of at least one target")
-        if len(set(self._frames.values())) > 1:
-            found = ", ".join(f"{target} {frames}" for target, frames in self._frames.items())
-            raise MagnitudeError(f"its targets differ in length (frames: {found}); cut or pad them to the same")
-        self._check_reference()
-        return next(iter(self._frames.values()))
-
-    # ---- both
-
-    def _encode(self, target: str, magnitude: NDArray[Any]) -> None:
-        """Encode the next chunk of all channels: magnitudes (frames, channels, bins)."""
-        writer, layout = self._writer, self._writer.document.layout
-        chunk = writer._next_chunk + self._frames[target] // layout.chunk_frames
-        self._frames[target] += len(magnitude)
-        try:
-            check_magnitude(magnitude)
-        except MagnitudeError as error:
-            raise MagnitudeError(f"target {target!r}: {error}") from None
-        highest = float(magnitude.max())
-        if highest > layout.curve.reference * (1 + 1e-6) or self._too_large:
-            # nothing more is written, but the rest is looked through, to tell which reference the whole track needs
-            self._too_large[target] = max(highest, self._too_large.get(target, 0))
-            return
-        image = np.zeros((layout.chunk_frames, layout.bins), np.uint8)
-        frames = len(magnitude)
-        for channel in range(magnitude.shape[1]):
-            image[:frames] = quantize(magnitude[:, channel], layout.curve)
-            # an edge within a block would cost bytes, and ring into the last frames
-            image[frames : -(-frames // BLOCK) * BLOCK] = image[frames - 1]
-            writer._put(target, channel, chunk, encode(image, writer._table))
-
-    def _check_reference(self) -> None:
-        if not self._too_large:
-            return
-        reference = self._writer.document.layout.curve.reference
-        target, highest = max(self._too_large.items(), key=lambda item: item[1])
-        if highest > reference:
-            raise MagnitudeError(
-                f"target {target!r} has a magnitude of {highest:.6g}, above the reference {reference:g} of the store; "
-                f"create the store with reference={round_up(highest)!r} or more, or scale the audio down"
-            )
-
-
 def _transform(transform: Stft | Mel | ReadyBins | None, rate: int | None) -> Stft | Mel | ReadyBins:
     if transform is None:
         return Stft() if rate is None else Stft(rate=rate)
@@ -671,37 +443,6 @@ def _positive(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, found {value!r}")
     return int(value)
-
-
-def _check_files(stems: Mapping[str, Stem], rate: int) -> None:
-    """Compare the headers of all stems that are files, before any of them is read."""
-    lengths: dict[str, int] = {}
-    for target, stem in stems.items():
-        if not isinstance(stem, str | os.PathLike):
-            continue
-        info = audio_files.audio_info(stem)
-        if info.rate != rate:
-            raise AudioError(
-                f"{os.fspath(stem)} has {info.rate} samples per second; the store has {rate}: resample it before"
-            )
-        lengths[target] = info.samples
-    if len(set(lengths.values())) > 1:
-        found = ", ".join(f"{target} {samples}" for target, samples in lengths.items())
-        raise AudioError(f"its stems differ in length (samples: {found}); cut or pad them to the same")
-
-
-def _stem_blocks(stem: Stem) -> Iterator[NDArray[Any]]:
-    if isinstance(stem, str | os.PathLike):
-        yield from audio_files.read_blocks(stem)
-    elif hasattr(stem, "shape") or isinstance(stem, list | tuple):
-        samples = as_audio(stem)  # type: ignore[arg-type]
-        for start in range(0, len(samples), audio_files.BLOCK_SAMPLES):
-            yield samples[start : start + audio_files.BLOCK_SAMPLES]
-    elif isinstance(stem, Iterable):
-        for block in stem:
-            yield as_audio(block)
-    else:
-        raise AudioError(f"expected audio as an array, a path or an iterable of blocks, found {type(stem).__name__}")
 
 
 def _column_values(column: Column, rows: Sequence[Mapping[str, Any]]) -> NDArray[Any]:

@@ -229,6 +229,11 @@ class Document:
         )
 
 
+def shard_key(target: int, shard: int) -> str:
+    """Key of a shard, by the positions of target and shard."""
+    return f"{MAGNITUDE}/c/{target}/0/{shard}/0"
+
+
 def group_document() -> dict[str, Any]:
     """Return the ``zarr.json`` of a plain group."""
     return {"zarr_format": 3, "node_type": "group", "attributes": {}}
