@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import norbert_store
+from norbert_store.errors import DamagedError
+
+SIZES = {"target": 3, "channel": 2, "time": 201, "frequency": 113}
+
+
+def indexers(size):
+    """All that xarray takes along one dimension."""
+    positions = st.lists(st.integers(-size, size - 1), max_size=8)
+    masks = st.lists(st.booleans(), min_size=size, max_size=size)
+    return st.one_of(
+        # of empty slices that run backwards xarray makes an IndexError, whatever lies below
+        st.slices(size).filter(lambda found: len(range(*found.indices(size))) or (found.step or 1) > 0),
+        st.just(slice(None)),
+        st.integers(-size, size - 1),
+        positions.map(lambda found: np.array(found, dtype=np.int64)),
+        masks.map(lambda mask: np.array(mask, dtype=bool)),
+    )
+
+
+def selections(sizes):
+    return st.fixed_dictionaries({}, optional={dim: indexers(size) for dim, size in sizes.items()})
+
+
+@pytest.fixture(scope="module")
+def pairs(small):
+    """Tracks and the packed axis, lazy, and read whole."""
+    made = {
+        ("Ann - Long", "magnitude"): small.db[0].magnitude,
+        ("Ann - Long", "levels"): small.db[0].levels,
+        ("Bob - Short", "magnitude"): small.db[1].magnitude,
+        ("packed", "magnitude"): small.db.magnitude,
+    }
+    return {key: (lazy, lazy.copy(deep=True).load()) for key, lazy in made.items()}
+
+
+@settings(max_examples=150)
+@given(selections(SIZES), st.sampled_from(["magnitude", "levels"]))
+def test_any_selection_is_that_of_the_whole(pairs, selection, values):
+    lazy, whole = pairs["Ann - Long", values]
+    xarray.testing.assert_identical(lazy.isel(selection).load(), whole.isel(selection))
+
+
+@settings(max_examples=50)
+@given(selections({**SIZES, "time": 17}))
+def test_any_selection_of_a_track_with_an_absent_stem_is_that_of_the_whole(pairs, selection):
+    lazy, whole = pairs["Bob - Short", "magnitude"]
+    xarray.testing.assert_identical(lazy.isel(selection).load(), whole.isel(selection))
+
+
+@settings(max_examples=50)
+@given(selections({"target": 3, "channel": 2, "frame": 400, "frequency": 113}))
+def test_any_selection_of_the_packed_axis_is_that_of_the_whole(pairs, selection):
+    lazy, whole = pairs["packed", "magnitude"]
+    xarray.testing.assert_identical(lazy.isel(selection).load(), whole.isel(selection))
+
+
+@settings(max_examples=30)
+@given(selections(SIZES), st.data())
+def test_selections_of_selections(pairs, first, data):
+    lazy, whole = (array.isel(first) for array in pairs["Ann - Long", "magnitude"])
+    second = data.draw(selections({dim: size for dim, size in whole.sizes.items() if size}))
+    xarray.testing.assert_identical(lazy.isel(second).load(), whole.isel(second))
+
+
+labels = {
+    "target": st.one_of(
+        st.sampled_from(["mixture", "vocals", "drums"]),
+        st.lists(st.sampled_from(["mixture", "vocals", "drums"]), max_size=4),
+    ),
+    "channel": st.one_of(st.sampled_from(["left", "right"]), st.permutations(["left", "right"])),
+    "time": st.tuples(st.floats(-1, 4), st.floats(-1, 4)).map(lambda ends: slice(*ends)),
+    "frequency": st.one_of(
+        st.tuples(st.floats(0, 5000), st.floats(0, 5000)).map(lambda ends: slice(*sorted(ends))),
+        st.integers(0, 112).map(lambda i: i * 31.25),
+        st.lists(st.integers(0, 112).map(lambda i: i * 31.25), min_size=1, max_size=4),
+    ),
+}
+
+
+@settings(max_examples=100)
+@given(st.fixed_dictionaries({}, optional=labels))
+def test_any_selection_by_label_seconds_and_hertz_is_that_of_the_whole(pairs, selection):
+    lazy, whole = pairs["Ann - Long", "magnitude"]
+    xarray.testing.assert_identical(lazy.sel(selection).load(), whole.sel(selection))
+
+
+def test_slices_of_seconds_and_hertz_hold_both_ends(small):
+    some = small.db[0].magnitude.sel(time=slice(0.8, 1.6), frequency=slice(0, 1000))
+    assert np.allclose(some.time, np.arange(50, 101) * 0.016)
+    assert np.array_equal(some.frequency, np.arange(33) * 31.25)
+
+
+def test_nearest_second(pairs):
+    for array in pairs["Ann - Long", "magnitude"]:
+        assert float(array.sel(time=1.0, method="nearest").time) == pytest.approx(63 * 0.016)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(*(st.integers(-size, size - 1) for size in SIZES.values())), min_size=1, max_size=6))
+def test_vectorised_selections_are_those_of_the_whole(pairs, points):
+    lazy, whole = pairs["Ann - Long", "magnitude"]
+    selection = {
+        dim: xarray.DataArray(list(at), dims="point") for dim, at in zip(SIZES, zip(*points, strict=True), strict=True)
+    }
+    xarray.testing.assert_identical(lazy.isel(selection).load(), whole.isel(selection))
+    of_two = {dim: selection[dim] for dim in ("time", "target")}
+    xarray.testing.assert_identical(lazy.isel(of_two).load(), whole.isel(of_two))
+
+
+def test_arithmetic_transposition_and_reduction(pairs):
+    lazy, whole = pairs["Ann - Long", "magnitude"]
+    for of in (
+        lambda array: array.transpose("time", ..., "target"),
+        lambda array: array.transpose("time", ..., "target")[3:9, :, ::-2],
+        lambda array: (array * 2).sel(target="vocals").mean("time"),
+        lambda array: array.diff("time").max(),
+        lambda array: array.expand_dims("track").squeeze(),
+    ):
+        xarray.testing.assert_identical(of(lazy), of(whole))
+
+
+@pytest.mark.parametrize(
+    ("selection", "error"),
+    [
+        ({"time": 201}, IndexError),
+        ({"time": [0, 201]}, IndexError),
+        ({"target": -4}, IndexError),
+        ({"frequency": 113}, IndexError),
+        ({"bin": 0}, ValueError),
+    ],
+)
+def test_positions_that_are_not_there(small, selection, error):
+    with pytest.raises(error):
+        small.db[0].magnitude.isel(selection).load()
+
+
+@pytest.mark.parametrize("selection", [{"target": "voice"}, {"channel": "middle"}, {"frequency": 31.0}])
+def test_labels_that_are_not_there(small, selection):
+    with pytest.raises(KeyError):
+        small.db[0].magnitude.sel(selection)
+
+
+def test_only_what_is_asked_for_is_read(small_copy):
+    track = norbert_store.open(small_copy)[0]
+    lazy = track.magnitude
+    for shard in (0, 2):
+        for target in range(3):
+            (small_copy / f"magnitude/c/{target}/0/{shard}/0").unlink()
+    assert lazy.isel(time=slice(64, 128)).values.shape == (3, 2, 64, 113)
+    assert lazy.isel(time=[64, 127, 192]).values.shape == (3, 2, 3, 113)
+    broken = lazy.isel(time=slice(60, 70))
+    assert broken.shape == (3, 2, 10, 113)
+    assert "target" in repr(broken)
+    with pytest.raises(DamagedError):
+        broken.load()
+
+
+def test_what_was_read_can_be_written_into(small):
+    values = small.db[0].magnitude.isel(time=slice(0, 5)).values
+    values[:] = -1
+    assert (small.db[0].magnitude.isel(time=slice(0, 5)) >= 0).all()
+
+
+def test_coordinates_and_attributes_of_a_track(small, mel, ready):
+    for made, samples_per_frame in ((small, 128), (mel, 256), (ready, 100)):
+        track = made.db[0]
+        lazy = track.magnitude
+        assert lazy.dims == ("target", "channel", "time", "frequency")
+        assert lazy.target.values.tolist() == list(made.db.targets)
+        assert lazy.channel.values.tolist() == ["left", "right"]
+        assert np.allclose(lazy.time, np.arange(track.frames) * samples_per_frame / 8000)
+        assert np.array_equal(lazy.frequency, made.db.frequencies)
+        assert lazy.name == "magnitude"
+        assert track.levels.name == "levels"
+        assert track.dataset().attrs == {"track": track.name, "rate": 8000}
+
+
+def test_frames_that_are_not_centred_are_labelled_by_their_middle(tmp_path, options, music):
+    transform = norbert_store.TF(rate=8000, n_fft=256, centred=False)
+    with norbert_store.create(tmp_path / "x.zarr", **options(transform=transform)) as writer:
+        writer.add("x", music(3000, 0))
+    time = norbert_store.open(tmp_path / "x.zarr")[0].magnitude.time
+    assert np.allclose(time[:2], [128 / 8000, 256 / 8000])

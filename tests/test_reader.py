@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import xarray
+import zarr
+from zarr.storage import LocalStore, MemoryStore, ZipStore
+
+import norbert_store
+from norbert_store import PowerCurve
+from norbert_store.errors import DamagedError
+from norbert_store.format.document import Document
+from norbert_store.format.shard import ShardIndex, index_bytes, pack
+from norbert_store.levels import table
+from norbert_store.reader import Reader
+
+INDEX_BYTES = index_bytes(2, 4)
+
+
+# ---- the right numbers, at the right place
+
+
+@pytest.mark.parametrize("store", ["small", "bundled", "mel"])
+def test_magnitudes_are_those_of_the_audio_but_for_the_codec(store, request, magnitude_of, codec_error):
+    made = request.getfixturevalue(store)
+    document = Document.from_json((made.path / "zarr.json").read_bytes(), "")
+    for track in made.db:
+        for target, audio in made.audio[track.name].items():
+            if audio is not None:
+                magnitude = magnitude_of(audio, track.transform)
+                assert codec_error(track.levels.sel(target=target).values, magnitude, document) <= 1
+
+
+def test_ready_magnitudes_are_those_that_were_given_but_for_the_codec(ready, codec_error):
+    document = Document.from_json((ready.path / "zarr.json").read_bytes(), "")
+    given = ready.audio["Ready"]["one"]
+    track = ready.db[0]
+    assert codec_error(track.levels.sel(target="one").values, given, document) <= 1
+    assert np.abs(track.magnitude.sel(target="one") - given).max() < 0.6
+
+
+def test_click_peaks_in_the_frame_and_channel_where_it_is(tmp_path, options):
+    clicks = np.zeros((40000, 2))
+    at = [(0, 3000), (1, 3500), (0, 8192), (1, 25000), (0, 39999)]
+    for channel, sample in at:
+        clicks[sample, channel] = 1
+    with norbert_store.create(tmp_path / "clicks.zarr", **options(quality=100)) as writer:
+        writer.add("before", {"drums": np.zeros((5000, 2))})
+        writer.add("clicks", {"drums": clicks})
+    loudness = norbert_store.open(tmp_path / "clicks.zarr")["clicks"].magnitude.sel(target="drums").sum("frequency")
+    for channel, sample in at:
+        around = loudness.sel(time=slice(sample / 8000 - 0.05, sample / 8000 + 0.05))
+        peak = float(around.isel(channel=channel).idxmax())
+        assert abs(peak - sample / 8000) <= 64 / 8000
+        assert around.isel(channel=1 - channel).max() == 0
+
+
+@pytest.mark.parametrize("hertz", [62.5, 1000, 3468.75])
+def test_sine_peaks_at_its_frequency_with_half_its_amplitude(tmp_path, options, hertz):
+    sine = 0.5 * np.sin(2 * np.pi * hertz * np.arange(8000) / 8000)
+    with norbert_store.create(tmp_path / "sine.zarr", **options(channels=1, quality=100)) as writer:
+        writer.add("sine", {"vocals": sine})
+    middle = norbert_store.open(tmp_path / "sine.zarr")[0].magnitude.sel(target="vocals", time=slice(0.2, 0.8))
+    assert (middle.idxmax("frequency") == hertz).all()
+    assert np.allclose(middle.max("frequency"), 0.25, rtol=0.03)
+
+
+def test_frequencies_are_those_of_the_transform(small, mel, ready):
+    assert np.array_equal(small.db.frequencies, np.arange(113) * 31.25)
+    for made in (small, mel, ready):
+        assert np.array_equal(made.db.frequencies, made.db.transform.frequencies)
+
+
+def test_levels_are_what_every_jpeg_decoder_sees(made, pillow_levels):
+    for track in made.db:
+        for target, there in track.present.items():
+            levels = track.levels.sel(target=target).values
+            assert levels.dtype == np.uint8
+            if there:
+                assert np.array_equal(levels, pillow_levels(track, target))
+            else:
+                assert not levels.any()
+
+
+def test_table_turns_levels_into_magnitudes_and_back(made):
+    values = made.db.table
+    assert values.dtype == np.float32
+    assert values.shape == (256,)
+    assert (np.diff(values) > 0).all()
+    for track in made.db:
+        for target, there in track.present.items():
+            magnitude, levels = (x.sel(target=target).values for x in (track.magnitude, track.levels))
+            assert magnitude.dtype == np.float32
+            if there:
+                assert np.array_equal(values[levels], magnitude)
+                assert np.array_equal(np.searchsorted(values, magnitude), levels)
+            else:
+                assert np.isnan(magnitude).all()
+
+
+def test_table_is_that_of_the_curve(small, ready):
+    assert np.array_equal(small.db.table, table(PowerCurve()))
+    assert np.array_equal(ready.db.table, table(PowerCurve(reference=4.0)))
+
+
+def test_packed_magnitudes_are_what_zarr_reads(made):
+    packed = made.db.magnitude
+    plain = xarray.open_zarr(made.path).magnitude
+    assert packed.dims == plain.dims == ("target", "channel", "frame", "frequency")
+    assert packed.shape == plain.shape
+    assert np.array_equal(packed, plain, equal_nan=True)
+    for coordinate in ("target", "channel", "frequency"):
+        assert np.array_equal(packed[coordinate], plain[coordinate])
+
+
+def test_packed_magnitudes_hold_every_track_at_its_place(made):
+    packed = made.db.magnitude.values
+    for track in made.db:
+        there = packed[:, :, track.start : track.start + track.frames]
+        assert np.array_equal(there, track.magnitude, equal_nan=True)
+
+
+def test_chunks_between_tracks_are_nan(made):
+    packed = made.db.magnitude.values
+    used = np.zeros(packed.shape[2], bool)
+    for track in made.db:
+        used[track.start : track.start + -(-track.frames // 16) * 16] = True
+    assert np.isnan(packed[:, :, ~used]).all()
+    assert not made.db.dataset("levels")["levels"].values[:, :, ~used].any()
+
+
+def test_empty_reads_are_empty(small):
+    reader = Reader(small.path)
+    for read, dtype in ((reader.magnitude, np.float32), (reader.levels, np.uint8)):
+        nothing = read([0], [0, 1], np.array([], np.int64), slice(None))
+        assert (nothing.shape, nothing.dtype) == ((1, 2, 0, 113), dtype)
+        assert read([], [], np.arange(3), slice(5, 5)).shape == (0, 0, 3, 0)
+
+
+# ---- from wherever
+
+
+def same(db, made):
+    assert db.names == made.db.names
+    assert np.array_equal(db.magnitude, made.db.magnitude, equal_nan=True)
+    xarray.testing.assert_identical(db.tracks.load(), made.db.tracks.load())
+
+
+def test_local_store(small):
+    same(norbert_store.open(LocalStore(small.path)), small)
+    same(norbert_store.open(LocalStore(small.path, read_only=True)), small)
+    same(norbert_store.open(str(small.path)), small)
+
+
+def test_memory_store(small, options):
+    store = MemoryStore()
+    with norbert_store.create(store, **options()) as writer:
+        for track in small.db:
+            row = {column: getattr(track, column) for column in ("split", "source", "metadata")}
+            labels = {key: value.item() if hasattr(value, "item") else value for key, value in track.labels.items()}
+            writer.add(track.name, small.audio[track.name], labels=labels, **row)
+    same(norbert_store.open(store), small)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("kind", [str, ZipStore])
+def test_zip_files(small, tmp_path, compression, kind):
+    path = tmp_path / "small.zip"
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for member in sorted(small.path.rglob("*")):
+            if member.is_file():
+                file.write(member, member.relative_to(small.path).as_posix())
+    db = norbert_store.open(kind(path))
+    same(db, small)
+    assert db[0].to_audio("vocals", mixture=small.audio[db[0].name]["mixture"]).shape == (25600, 2)
+    db._reader.storage.store.close()
+
+
+def test_memory_url(small, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    url = f"memory://{tmp_path.name}/small.zarr"
+    fsspec.filesystem("memory").put(str(small.path), url, recursive=True)
+    same(norbert_store.open(url), small)
+    same(norbert_store.open(url), small)
+
+
+def test_file_url(small):
+    pytest.importorskip("fsspec")
+    same(norbert_store.open(small.path.as_uri()), small)
+
+
+def test_writing_to_a_url(music, options, tmp_path):
+    pytest.importorskip("fsspec")
+    url = f"memory://{tmp_path.name}/new.zarr"
+    with norbert_store.create(url, **options()) as writer:
+        writer.add("a", music(3000, 0))
+    assert not np.isnan(norbert_store.open(url)["a"].magnitude).any()
+
+
+# ---- damage is told, never read as numbers
+
+
+def flipped(path, position, mask=0x10):
+    data = bytearray(path.read_bytes())
+    data[position] ^= mask
+    path.write_bytes(data)
+
+
+def test_every_flipped_byte_of_a_shard_is_found_and_named(small_copy):
+    path = small_copy / "magnitude/c/1/0/1/0"
+    whole = path.read_bytes()
+    index = ShardIndex.parse(whole[-INDEX_BYTES:], 2, 4, len(whole))
+    places = {(channel, chunk): index.place(channel, chunk) for channel in range(2) for chunk in range(4)}
+    rng = np.random.default_rng(0)
+    positions = [
+        *rng.integers(0, len(whole) - INDEX_BYTES, 40),
+        *rng.integers(len(whole) - INDEX_BYTES, len(whole), 10),
+    ]
+    for position in (0, *positions, len(whole) - 1):
+        path.write_bytes(whole)
+        flipped(path, int(position), mask=1 << int(rng.integers(8)))
+        track = norbert_store.open(small_copy)["Ann - Long"]
+        with pytest.raises(DamagedError) as caught:
+            track.magnitude.sel(target="vocals").load()
+        message = str(caught.value)
+        assert f"{small_copy}: track 'Ann - Long', target 'vocals'" in message
+        if position >= len(whole) - INDEX_BYTES:
+            assert "the index of magnitude/c/1/0/1/0" in message
+            continue
+        ((channel, chunk),) = (at for at, (start, length) in places.items() if start <= position < start + length)
+        assert f"channel '{('left', 'right')[channel]}', chunk {4 + chunk}" in message
+        # what doesn't touch it reads as before
+        assert not np.isnan(track.magnitude.sel(target="mixture")).any()
+        assert not np.isnan(track.magnitude.isel(target=1, channel=1 - channel)).any()
+        with pytest.raises(DamagedError, match=f"chunk {4 + chunk}"):
+            track.jpeg("vocals", channel, 4 + chunk)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, INDEX_BYTES - 1, INDEX_BYTES, 500, -1])
+def test_shard_that_is_cut_off_is_damaged(small_copy, kept):
+    path = small_copy / "magnitude/c/0/0/0/0"
+    path.write_bytes(path.read_bytes()[:kept])
+    track = norbert_store.open(small_copy)[0]
+    with pytest.raises(DamagedError, match=r"copy\.zarr.*'Ann - Long', target 'mixture'.*magnitude/c/0/0/0/0"):
+        track.magnitude.isel(time=0).load()
+
+
+def test_deleted_shard_of_a_present_stem_is_damage(small_copy):
+    (small_copy / "magnitude/c/2/0/2/0").unlink()
+    db = norbert_store.open(small_copy)
+    track = db["Ann - Long"]
+    named = r"copy\.zarr: track 'Ann - Long', target 'drums', channel 'left', chunk 8 is missing"
+    with pytest.raises(DamagedError, match=named):
+        track.magnitude.load()
+    with pytest.raises(DamagedError, match=named):
+        track.levels.load()
+    with pytest.raises(DamagedError, match=named):
+        track.jpeg("drums", "left", 8)
+    assert not np.isnan(track.magnitude.isel(time=slice(0, 128))).any()
+    assert not np.isnan(track.magnitude.sel(target=["mixture", "vocals"])).any()
+
+
+def test_deleted_shard_of_an_absent_stem_is_no_damage(small_copy):
+    track = norbert_store.open(small_copy)["Bob - Short"]
+    assert np.isnan(track.magnitude.sel(target="vocals")).all()
+
+
+def test_chunk_that_its_index_does_not_name_is_damage(small_copy):
+    path = small_copy / "magnitude/c/0/0/0/0"
+    whole = path.read_bytes()
+    index = ShardIndex.parse(whole[-INDEX_BYTES:], 2, 4)
+    places = {(channel, chunk): index.place(channel, chunk) for channel in range(2) for chunk in range(4)}
+    del places[1, 2]
+    path.write_bytes(pack({at: whole[offset : offset + length] for at, (offset, length) in places.items()}, 2, 4))
+    track = norbert_store.open(small_copy)[0]
+    with pytest.raises(DamagedError, match="target 'mixture', channel 'right', chunk 2 is missing"):
+        track.magnitude.load()
+    assert not np.isnan(track.magnitude.sel(channel="left")).any()
+
+
+def test_chunk_that_is_another_image_is_damage(small_copy, small, tmp_path, options, shards, music):
+    with norbert_store.create(tmp_path / "other.zarr", **options(bandwidth=2000)) as writer:
+        writer.add("Ann - Long", music(25600, 1))
+    for key, data in shards(tmp_path / "other.zarr").items():
+        (small_copy / key).write_bytes(data)
+    with pytest.raises(
+        DamagedError, match="'Ann - Long', target 'mixture', channel 'left', chunk 0: the JPEG is 16 row"
+    ):
+        norbert_store.open(small_copy)[0].magnitude.load()
+
+
+@pytest.mark.parametrize("path", ["track/name/c/0", "track/start/c/0", "track/present/c/0/0", "frequency/c/0"])
+def test_every_flipped_byte_of_the_table_is_found_and_named(small_copy, path):
+    whole = (small_copy / path).read_bytes()
+    for position in np.random.default_rng(0).integers(0, len(whole), 10):
+        (small_copy / path).write_bytes(whole)
+        flipped(small_copy / path, int(position))
+        db = norbert_store.open(small_copy)
+        with pytest.raises(DamagedError, match=rf"copy\.zarr: {path} can't be read"):
+            db["Ann - Long"].magnitude.load()
+
+
+@pytest.mark.parametrize("path", ["track/name/c/0", "track/start/c/0", "track/present/c/0/0", "frequency/c/0"])
+def test_missing_table_is_damage(small_copy, path):
+    (small_copy / path).unlink()
+    db = norbert_store.open(small_copy)
+    with pytest.raises(DamagedError, match=rf"copy\.zarr: {path} is missing"):
+        db["Ann - Long"].magnitude.load()
+
+
+def test_damage_is_found_again_each_time(small_copy):
+    flipped(small_copy / "magnitude/c/0/0/0/0", -1)
+    track = norbert_store.open(small_copy)[0]
+    for _ in range(2):
+        with pytest.raises(DamagedError):
+            track.magnitude.load()
+    flipped(small_copy / "magnitude/c/0/0/0/0", -1)
+    assert not np.isnan(track.magnitude).any()
+
+
+# ---- the same layout with other codecs
+
+
+@pytest.fixture
+def other_codecs(small, small_copy):
+    """The small store, its magnitudes written by zarr with its own codecs."""
+    values = small.db.magnitude.values
+    shutil.rmtree(small_copy / "magnitude")
+    array = zarr.create_array(
+        small_copy / "magnitude",
+        shape=values.shape,
+        dtype="float32",
+        chunks=(1, 1, 16, 113),
+        shards=(1, 2, 64, 113),
+        compressors=zarr.codecs.ZstdCodec(level=1),
+        fill_value=np.nan,
+        dimension_names=("target", "channel", "frame", "frequency"),
+    )
+    array[:] = values
+    root = json.loads((small_copy / "zarr.json").read_bytes())
+    metadata = json.loads((small_copy / "magnitude/zarr.json").read_bytes())
+    root["consolidated_metadata"]["metadata"]["magnitude"] = metadata
+    (small_copy / "zarr.json").write_text(json.dumps(root))
+    return small_copy
+
+
+def test_other_codecs_read_with_the_same_numbers(small, other_codecs):
+    db = norbert_store.open(other_codecs)
+    same(db, small)
+    assert np.array_equal(xarray.open_zarr(other_codecs).magnitude, small.db.magnitude, equal_nan=True)
+    for track, expected in zip(db, small.db, strict=True):
+        xarray.testing.assert_identical(track.magnitude.load(), expected.magnitude.load())
+    lazy, expected = (each["Ann - Long"].magnitude for each in (db, small.db))
+    for key in ({"time": slice(150, 3, -7), "frequency": slice(None, None, -2)}, {"time": [5, 3, 3], "target": [2, 0]}):
+        xarray.testing.assert_identical(lazy.isel(key).load(), expected.isel(key).load())
+    assert lazy.isel(time=slice(0)).load().shape == (3, 2, 0, 113)
+    sung = db[0].to_audio("vocals", mixture=small.audio[db[0].name]["mixture"])
+    assert np.array_equal(sung, small.db[0].to_audio("vocals"))
+
+
+def test_other_codecs_have_no_levels_and_say_so(other_codecs):
+    track = norbert_store.open(other_codecs)[0]
+    with pytest.raises(
+        ValueError, match=r"copy\.zarr has no levels: its chunks are encoded by bytes, zstd; read its magn"
+    ):
+        track.levels.load()
+    with pytest.raises(ValueError, match=r"copy\.zarr has no .*encoded by bytes, zstd; read its magnitudes"):
+        track.jpeg("mixture", "left", 0)
+
+
+def test_damage_under_other_codecs_is_an_error_of_this_library(other_codecs):
+    path = other_codecs / "magnitude/c/0/0/0/0"
+    flipped(path, -1)
+    with pytest.raises(DamagedError, match=r"copy\.zarr: track 'Ann - Long', target 'mixture', channel 'left' can't"):
+        norbert_store.open(other_codecs)[0].magnitude.isel(target=0, channel=0, time=0).load()
