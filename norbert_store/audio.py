@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,6 +209,8 @@ def read_stem(source: str | os.PathLike[str], stem: str) -> tuple[NDArray[np.flo
         rate = audio_info(path).rate
         return np.concatenate(list(read_blocks(path))), rate
     stems = stems_info(path)
+    if len(stems) == 1:
+        (stem,) = stems
     if stem not in stems:
         raise SourceError(f"{path} has no stem {stem!r}; it has {', '.join(map(repr, stems))}")
     return np.concatenate([block for name, block in read_stems(path) if name == stem]), stems[stem].rate
@@ -227,7 +230,7 @@ def local_path(source: str | os.PathLike[str]) -> Path:
     parts = urlsplit(text)
     if parts.scheme != "file":
         raise SourceError(f"audio at {text} can't be read from here; fetch it first")
-    return Path(unquote(parts.path))
+    return Path(url2pathname(parts.path))
 
 
 def source_reference(path: Path, store_folder: Path | None) -> str:
@@ -252,13 +255,32 @@ def write_audio(path: str | os.PathLike[str], audio: NDArray[np.floating[Any]], 
     """
     import soundfile
 
+    check_output(path)
+    subtype = "FLOAT" if Path(path).suffix.lower() == ".wav" else None
+    try:
+        soundfile.write(path, audio, rate, subtype=subtype)
+    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+        raise AudioError(f"{os.fspath(path)} can't be written: {error}") from None
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Check that audio can be written to a path, before it is made.
+
+    Raises
+    ------
+    SourceError
+        If there is no such folder.
+    AudioError
+        If the suffix is none of an audio format that can be written.
+    """
+    import soundfile
+
     file = Path(path)
     if not file.parent.is_dir():
         raise SourceError(f"there is no folder {file.parent} to write {file.name} into")
-    try:
-        soundfile.write(file, audio, rate, subtype="FLOAT" if file.suffix.lower() == ".wav" else None)
-    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
-        raise AudioError(f"{file} can't be written: {error}") from None
+    known = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga"}
+    if file.suffix.lower() not in known:
+        raise AudioError(f"{file} can't be written: its suffix is none of an audio format, such as .wav or .flac")
 
 
 def check_file(path: str | os.PathLike[str]) -> None:

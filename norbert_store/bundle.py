@@ -118,9 +118,10 @@ class Bundle:
     def _write(self, target: str) -> None:
         shard = self._open[target]
         if shard.chunks:
-            key = shard_key(self.document.targets.index(target), shard.number)
+            position = self.document.targets.index(target)
             channels, chunks = len(self.document.channels), self.document.layout.shard_chunks
-            self._storage.set(key, pack(shard.chunks, channels, chunks))
+            key = shard_key(position, shard.number)
+            self._storage.set(key, pack(shard.chunks, channels, chunks, position, shard.number))
             self._written_by_track.append(key)
         shard.chunks = {}
 

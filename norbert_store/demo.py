@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from norbert_store.audio import write_audio
-from norbert_store.cli import export_progress, print_summary
 from norbert_store.errors import StoreExistsError
 from norbert_store.show import save_plot
 from norbert_store.sources.musdb import export_musdb
 from norbert_store.sources.synthetic import write_musdb
 from norbert_store.store import open_store
+from norbert_store.terminal import counted, export_progress, print_summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,10 +42,8 @@ def run_demo(out: str | os.PathLike[str], tracks: int, seconds: float, console: 
     if folder.exists() and any(folder.iterdir()):
         raise StoreExistsError(f"{folder} exists already and isn't empty; give another folder, or delete it first")
 
-    def say(text: str = "") -> None:
-        console.print(text, markup=False)
-
-    say(f"Writing {tracks} tracks of synthetic music, as MUSDB18-HQ is laid out, to {folder / 'musdb'}")
+    say = console.print
+    say(f"Writing {counted(tracks, 'track')} of synthetic music, as MUSDB18-HQ is laid out, to {folder / 'musdb'}")
     write_musdb(folder / "musdb", tracks, seconds)
     place = folder / "musdb.zarr"
     with export_progress(console, tracks) as on_progress:
@@ -56,12 +54,13 @@ def run_demo(out: str | os.PathLike[str], tracks: int, seconds: float, console: 
     db = open_store(place)
     track = db[0]
     say(f"\n>>> db = norbert_store.open({os.fspath(place)!r})\n>>> db\n{db}")
-    code = "magnitude.sel(target='vocals', channel='left', time=slice(2, 4), frequency=slice(0, 4000)).values"
+    begin, end = round(seconds / 10, 3), round(seconds / 5, 3)
+    where = f"target='vocals', channel='left', time=slice({begin:g}, {end:g}), frequency=slice(0, 4000)"
     magnitude = track.magnitude
     started = time.perf_counter()
-    values = magnitude.sel(target="vocals", channel="left", time=slice(2, 4), frequency=slice(0, 4000)).values
+    values = magnitude.sel(target="vocals", channel="left", time=slice(begin, end), frequency=slice(0, 4000)).values
     took = 1000 * (time.perf_counter() - started)
-    say(f"\n>>> magnitude = db[{track.name!r}].magnitude\n>>> {code}")
+    say(f"\n>>> magnitude = db[{track.name!r}].magnitude\n>>> magnitude.sel({where}).values")
     say(f"{values.shape[0]} frames x {values.shape[1]} bins, largest {values.max(initial=0):.4f}, in {took:.0f} ms")
 
     save_plot(track, folder / "picture.png")

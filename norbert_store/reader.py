@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from norbert_store.errors import DamagedError, JpegError, StoreNotFoundError
 from norbert_store.format.document import MAGNITUDE, ROOT_KEY, TRACK_GROUP, Document, shard_key
-from norbert_store.format.shard import ShardIndex, index_bytes, without_checksum
+from norbert_store.format.shard import ShardIndex, read_tail, tail_bytes, without_checksum
 from norbert_store.format.table import ROWS_PER_CHUNK
 from norbert_store.jpeg import stream
 from norbert_store.levels import dequantize, table
@@ -283,9 +283,9 @@ class Reader:
             self._check_own_codecs("chunks of this format")
             channels, chunks = len(self.document.channels), self.layout.shard_chunks
             key = shard_key(target, shard)
-            data = self.storage.get_suffix(key, index_bytes(channels, chunks))
+            tail = self.storage.get_suffix(key, tail_bytes(channels, chunks))
             try:
-                index = None if data is None else ShardIndex.parse(data, channels, chunks)
+                index = None if tail is None else read_tail(tail, channels, chunks, target, shard)
             except DamagedError as error:
                 label = self.document.targets[target]
                 of_track = f"track {track!r}, " if track else ""
@@ -296,8 +296,8 @@ class Reader:
         return self._indexes[target, shard]
 
     def place(self, target: int, channel: int, chunk: int, track: str = "") -> str:
-        """Name a chunk, for errors."""
-        return f"{self._place(target, channel, track)}, chunk {chunk}"
+        """Name a chunk by its place along the packed axis, for errors."""
+        return f"{self._place(target, channel, track)}, packed chunk {chunk}"
 
     def _place(self, target: int, channel: int, track: str) -> str:
         of_track = f"track {track!r}, " if track else ""

@@ -27,18 +27,11 @@ _LOWEST_SHOWN = 40.0
 
 def store_html(store: Store) -> str:
     """Show a store in a notebook: what it holds, and its first tracks."""
-    transform = store.transform
-    facts = {
-        "tracks": str(len(store)),
-        "targets": ", ".join(store.targets),
-        "channels": ", ".join(store.channels),
-        "transform": f"{transform.name}, {transform.rate} Hz, hop {transform.hop}",
-        "frequencies": f"{len(store.frequencies)} bins, {store.frequencies[0]:.0f} to {store.frequencies[-1]:.0f} Hz",
-    }
     rows = [[track.name, track.split, f"{track.duration:.1f} s"] for track in _first(store, _MOST_ROWS)]
     if len(store) > _MOST_ROWS:
         rows.append([f"... {len(store) - _MOST_ROWS} more", "", ""])
-    return f"<b>Store</b> {escape(store.location)}{_facts_html(facts)}{_table_html(('track', 'split', 'length'), rows)}"
+    facts, tracks = _facts_html(store.facts()), _table_html(("track", "split", "length"), rows)
+    return f"<b>Store</b> {escape(store.location)}{facts}{tracks}"
 
 
 def track_html(track: Track) -> str:
@@ -71,13 +64,13 @@ def plot_track(track: Track) -> Figure:
     figure = Figure(figsize=(10, 0.9 + 1.9 * len(targets)), layout="constrained")
     figure.suptitle(_plain(track.name))
     axes = figure.subplots(len(targets), sharex=True, squeeze=False)[:, 0]
-    magnitude = track.magnitude
+    magnitude, reference = track.magnitude, track.curve.reference
     frames = _spread(track.frames, _MOST_COLUMNS)
     seconds = magnitude.time.values[frames]
     lines, edges = _log_lines(magnitude.frequency.values)
     for axis, target in zip(axes, targets, strict=True):
         mean = magnitude.sel(target=target).values.mean(axis=0)[np.ix_(frames, lines)]
-        decibel = 20 * np.log10(np.maximum(mean, 10 ** (-_RANGE_DECIBEL / 20)))
+        decibel = 20 * np.log10(np.maximum(mean / reference, 10 ** (-_RANGE_DECIBEL / 20)))
         image = axis.imshow(
             decibel.T,
             origin="lower",
@@ -90,7 +83,7 @@ def plot_track(track: Track) -> Figure:
         _label_frequencies(axis, edges)
         axis.set_ylabel(f"{_plain(target)}\nHz")
     axes[-1].set_xlabel("seconds")
-    figure.colorbar(image, ax=axes, label="dB, reference 1.0", shrink=min(1.0, 3 / len(targets)))
+    figure.colorbar(image, ax=axes, label=f"dB re {reference:g}", shrink=min(1.0, 3 / len(targets)))
     return figure
 
 

@@ -92,20 +92,23 @@ class Store:
         self._transform = _stored_transform(reader)
 
     def __repr__(self) -> str:
-        transform = self._transform
         names = [self[i].name for i in range(min(len(self), _MOST_NAMES_SHOWN))]
-        more = [f"... {len(self) - len(names)} more"] if len(self) > len(names) else []
-        lines = [
-            f"<norbert_store.Store {self._reader.name!r}>",
-            f"tracks     {len(self)}",
-            f"targets    {', '.join(self.targets)}",
-            f"channels   {', '.join(self.channels)}",
-            f"transform  {transform.name}, {transform.rate} Hz, hop {transform.hop}, {len(self.frequencies)} bins "
-            f"from {self.frequencies[0]:.0f} to {self.frequencies[-1]:.0f} Hz",
-            *(f"  {name!r}" for name in names),
-            *(f"  {line}" for line in more),
-        ]
-        return "\n".join(lines)
+        more = [f"  ... {len(self) - len(names)} more"] if len(self) > len(names) else []
+        facts = [f"{key:<10} {value}" for key, value in self.facts().items()]
+        return "\n".join(
+            [f"<norbert_store.Store {self.location!r}>", *facts, *(f"  {name!r}" for name in names), *more]
+        )
+
+    def facts(self) -> dict[str, str]:
+        """What the store holds, in words, for people to read."""
+        transform, hertz = self._transform, self.frequencies
+        return {
+            "tracks": str(len(self)),
+            "targets": ", ".join(self.targets),
+            "channels": ", ".join(self.channels),
+            "transform": f"{transform.name}, {transform.rate} Hz, hop {transform.hop}, {len(hertz)} bins from "
+            f"{hertz[0]:.0f} to {hertz[-1]:.0f} Hz",
+        }
 
     def _repr_html_(self) -> str:
         from norbert_store.show import store_html
@@ -309,6 +312,11 @@ class Track:
         """How audio became magnitudes, and how they become audio again."""
         return self._store.transform
 
+    @property
+    def curve(self) -> Curve:
+        """Between magnitudes and levels."""
+        return self._store.curve
+
     @cached_property
     def name(self) -> str:
         """Name of the track."""
@@ -486,8 +494,7 @@ class Track:
         if not self.source:
             raise SourceError(f"track {self.name!r} doesn't say where its audio is; give mixture=")
         folder = self._reader.storage.folder
-        is_uri = folder is None or "://" in self.source
-        place = self.source if is_uri else folder.absolute().parent / self.source
+        place = self.source if folder is None or "://" in self.source else folder.absolute().parent / self.source
         try:
             samples, rate = read_stem(place, "mixture")
         except SourceError as error:

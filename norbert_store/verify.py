@@ -6,12 +6,14 @@ its checksum and its JPEG header.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from norbert_store.errors import DamagedError, JpegError, NorbertStoreError
+from norbert_store.format.document import ROOT_KEY
 from norbert_store.jpeg import stream
 from norbert_store.reader import Reader
 from norbert_store.storage import Location
@@ -43,7 +45,7 @@ def verify(location: Location, on_progress: Callable[[int, int], None] | None = 
     reader = Reader(location)
     try:
         store = Store(reader)
-        faults = [*_coordinate_faults(reader), *_table_faults(reader)]
+        faults = [*_array_document_faults(reader), *_coordinate_faults(reader), *_table_faults(reader)]
     except DamagedError as error:
         return [str(error)]
     for i, track in enumerate(store):
@@ -68,8 +70,25 @@ def _coordinate_faults(reader: Reader) -> Iterator[str]:
         yield f"{reader.name}: /frequency isn't in ascending order"
 
 
+def _array_document_faults(reader: Reader) -> Iterator[str]:
+    """Each array has a document of its own, for programs that don't know consolidated metadata."""
+    for path in reader.document.arrays():
+        data = reader.storage.get(f"{path}/{ROOT_KEY}")
+        if data is None:
+            yield f"{reader.name}: {path}/{ROOT_KEY} is missing"
+        elif not _is_json(data):
+            yield f"{reader.name}: {path}/{ROOT_KEY} isn't JSON"
+
+
+def _is_json(text: str | bytes) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
 def _table_faults(reader: Reader) -> Iterator[str]:
-    """Rows that overlap, leave the packed axis, or bear the same name."""
+    """Rows that overlap, leave the packed axis, bear the same name, or hold metadata that isn't JSON."""
     layout, end = reader.layout, reader.document.frames
     names = reader.column("name")
     for name, count in Counter(names.tolist()).items():
@@ -78,6 +97,9 @@ def _table_faults(reader: Reader) -> Iterator[str]:
     starts, frames = reader.column("start"), reader.column("frames")
     for column in reader.document.columns:
         reader.column(column.name)
+    for name, metadata in zip(names, reader.column("metadata"), strict=True):
+        if not _is_json(metadata):
+            yield f"{reader.name}: the metadata of track {name!r} isn't a JSON object"
     before = 0
     for i in np.argsort(starts, kind="stable"):
         start, stop = int(starts[i]), int(starts[i]) + layout.chunks(int(frames[i])) * layout.chunk_frames

@@ -58,7 +58,7 @@ def test_the_command_writes_what_it_says(tmp_path, monkeypatch, capsys):
 def test_an_empty_folder_will_do_and_a_track_may_be_short(tmp_path):
     told = console()
     run_demo(tmp_path, 1, 0.2, told)
-    assert "0 frames x 186 bins" in told.file.getvalue()
+    assert "1 frames x 186 bins" in told.file.getvalue()
     assert len(norbert_store.open(tmp_path / "musdb.zarr")) == 1
 
 

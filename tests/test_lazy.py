@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import norbert_store
@@ -68,7 +68,9 @@ def test_any_selection_of_the_packed_axis_is_that_of_the_whole(pairs, selection)
 def test_selections_of_selections(pairs, first, data):
     lazy, whole = (array.isel(first) for array in pairs["Ann - Long", "magnitude"])
     second = data.draw(selections({dim: size for dim, size in whole.sizes.items() if size}))
-    xarray.testing.assert_identical(lazy.isel(second).load(), whole.isel(second))
+    expected = whole.isel(second)
+    assume(expected.size)  # for the sake of the same IndexError
+    xarray.testing.assert_identical(lazy.isel(second).load(), expected)
 
 
 labels = {

@@ -215,12 +215,11 @@ def test_every_flipped_byte_of_a_shard_is_found_and_named(small_copy):
     whole = path.read_bytes()
     index = ShardIndex.parse(whole[-INDEX_BYTES:], 2, 4, len(whole))
     places = {(channel, chunk): index.place(channel, chunk) for channel in range(2) for chunk in range(4)}
+    chunks_end = max(sum(place) for place in places.values())
     rng = np.random.default_rng(0)
-    positions = [
-        *rng.integers(0, len(whole) - INDEX_BYTES, 40),
-        *rng.integers(len(whole) - INDEX_BYTES, len(whole), 10),
-    ]
-    for position in (0, *positions, len(whole) - 1):
+    # behind the chunks, the signature of the place record is not looked at: without it, the record is none
+    behind = rng.choice(np.arange(chunks_end + 8, len(whole)), 12, replace=False)
+    for position in (0, *rng.integers(0, chunks_end, 40), *behind, len(whole) - 1):
         path.write_bytes(whole)
         flipped(path, int(position), mask=1 << int(rng.integers(8)))
         track = norbert_store.open(small_copy)["Ann - Long"]
@@ -228,16 +227,31 @@ def test_every_flipped_byte_of_a_shard_is_found_and_named(small_copy):
             track.magnitude.sel(target="vocals").load()
         message = str(caught.value)
         assert f"{small_copy}: track 'Ann - Long', target 'vocals'" in message
-        if position >= len(whole) - INDEX_BYTES:
+        if position >= chunks_end:
             assert "the index of magnitude/c/1/0/1/0" in message
             continue
         ((channel, chunk),) = (at for at, (start, length) in places.items() if start <= position < start + length)
-        assert f"channel '{('left', 'right')[channel]}', chunk {4 + chunk}" in message
+        assert f"channel '{('left', 'right')[channel]}', packed chunk {4 + chunk}" in message
         # what doesn't touch it reads as before
         assert not np.isnan(track.magnitude.sel(target="mixture")).any()
         assert not np.isnan(track.magnitude.isel(target=1, channel=1 - channel)).any()
         with pytest.raises(DamagedError, match=f"chunk {4 + chunk}"):
             track.jpeg("vocals", channel, 4 + chunk)
+
+
+def test_shards_that_were_swapped_are_damage(small_copy):
+    first, second = (small_copy / f"magnitude/c/0/0/{shard}/0" for shard in (0, 1))
+    of_vocals = small_copy / "magnitude/c/1/0/0/0"
+    whole = first.read_bytes()
+    for path, found, expected in (
+        (second, "shard 1 of target 0", "shard 0 of target 0"),
+        (of_vocals, "shard 0 of target 1", "shard 0 of target 0"),
+    ):
+        first.write_bytes(path.read_bytes())
+        with pytest.raises(DamagedError, match=f"'Ann - Long', target 'mixture': .*{found}; expected {expected}"):
+            norbert_store.open(small_copy)[0].magnitude.load()
+    first.write_bytes(whole)
+    assert not np.isnan(norbert_store.open(small_copy)[0].magnitude).any()
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3, INDEX_BYTES - 1, INDEX_BYTES, 500, -1])
@@ -253,7 +267,7 @@ def test_deleted_shard_of_a_present_stem_is_damage(small_copy):
     (small_copy / "magnitude/c/2/0/2/0").unlink()
     db = norbert_store.open(small_copy)
     track = db["Ann - Long"]
-    named = r"copy\.zarr: track 'Ann - Long', target 'drums', channel 'left', chunk 8 is missing"
+    named = r"copy\.zarr: track 'Ann - Long', target 'drums', channel 'left', packed chunk 8 is missing"
     with pytest.raises(DamagedError, match=named):
         track.magnitude.load()
     with pytest.raises(DamagedError, match=named):
@@ -277,7 +291,7 @@ def test_chunk_that_its_index_does_not_name_is_damage(small_copy):
     del places[1, 2]
     path.write_bytes(pack({at: whole[offset : offset + length] for at, (offset, length) in places.items()}, 2, 4))
     track = norbert_store.open(small_copy)[0]
-    with pytest.raises(DamagedError, match="target 'mixture', channel 'right', chunk 2 is missing"):
+    with pytest.raises(DamagedError, match="target 'mixture', channel 'right', packed chunk 2 is missing"):
         track.magnitude.load()
     assert not np.isnan(track.magnitude.sel(channel="left")).any()
 
@@ -288,7 +302,7 @@ def test_chunk_that_is_another_image_is_damage(small_copy, small, tmp_path, opti
     for key, data in shards(tmp_path / "other.zarr").items():
         (small_copy / key).write_bytes(data)
     with pytest.raises(
-        DamagedError, match="'Ann - Long', target 'mixture', channel 'left', chunk 0: the JPEG is 16 row"
+        DamagedError, match="'Ann - Long', target 'mixture', channel 'left', packed chunk 0: the JPEG is 16 row"
     ):
         norbert_store.open(small_copy)[0].magnitude.load()
 

@@ -51,7 +51,16 @@ def panels(figure):
 
 def test_a_store_shows_what_it_holds_and_its_first_tracks():
     shown = texts(make(("mixture", "vocals"), tracks=12, split="train")._repr_html_())
-    for text in ("12", "mixture, vocals", "left, right", "stft, 8000 Hz, hop 128", "x 0", "x 9", "... 2 more", "0.5 s"):
+    for text in (
+        "12",
+        "mixture, vocals",
+        "left, right",
+        "stft, 8000 Hz, hop 128, 129 bins from 0 to 4000 Hz",
+        "x 0",
+        "x 9",
+        "... 2 more",
+        "0.5 s",
+    ):
         assert text in shown
     assert "x 10" not in shown
 
@@ -83,7 +92,7 @@ def test_a_picture_has_a_panel_for_each_target(targets):
     assert [axis.get_ylabel() for axis in panels(figure)] == [f"{target}\nHz" for target in targets]
     assert figure.get_suptitle() == "x"
     assert panels(figure)[-1].get_xlabel() == "seconds"
-    assert [axis.get_ylabel() for axis in figure.axes if axis not in panels(figure)] == ["dB, reference 1.0"]
+    assert [axis.get_ylabel() for axis in figure.axes if axis not in panels(figure)] == ["dB re 1"]
     figure.canvas.draw()
 
 

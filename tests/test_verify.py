@@ -67,7 +67,7 @@ def set_cell(store, column, row, value):
 
 def chunks_named(faults):
     """(track, target, channel, chunk) of every fault that names them all."""
-    pattern = r"x\.zarr: track '(\w+)', target '(\w+)', channel '(\w+)', chunk (\d+)"
+    pattern = r"x\.zarr: track '(\w+)', target '(\w+)', channel '(\w+)', packed chunk (\d+)"
     found = [re.search(pattern, fault) for fault in faults]
     return [(*match.groups()[:3], int(match[4])) for match in found if match]
 
@@ -165,15 +165,18 @@ def test_a_chunk_with_a_good_checksum_but_no_jpeg_of_the_right_size(store, conte
 
         content = encode(np.zeros((16, 129), np.uint8), quantisation_table(80))
     places = {(channel, 0): with_checksum(content) for channel in range(2)}
-    shard(store, 0, 1).write_bytes(pack(places, 2, SHARD_CHUNKS))
+    shard(store, 0, 1).write_bytes(pack(places, 2, SHARD_CHUNKS, target=0, shard=1))
     faults = verify(store)
     assert chunks_named(faults) == [("one", "mixture", "left", 4), ("one", "mixture", "right", 4)]
     assert fault in faults[0]
 
 
-def test_swapped_shards_are_noticed_where_they_hold_other_numbers_of_chunks(store):
-    swap(shard(store, 0, 0), shard(store, 0, 1))
-    assert {place[:2] for place in chunks_named(verify(store))} == {("one", "mixture")}
+@pytest.mark.parametrize("other", [(0, 1), (1, 0), (0, 2)])
+def test_swapped_shards_are_noticed(store, other):
+    swap(shard(store, 0, 0), shard(store, *other))
+    faults = verify(store)
+    assert any("this is the shard 0 of target 0" in fault for fault in faults)
+    assert any("expected shard 0 of target 0" in fault and "track 'one', target 'mixture'" in fault for fault in faults)
 
 
 def test_several_faults_are_all_told(store):

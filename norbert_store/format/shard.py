@@ -1,4 +1,4 @@
-"""The bytes of one shard: chunks, then an index of where each lies (zarr's ``sharding_indexed``, index at the end).
+r"""The bytes of one shard: chunks, then an index of where each lies (zarr's ``sharding_indexed``, index at the end).
 
 Conventions
 -----------
@@ -6,6 +6,9 @@ A shard holds ``channels x chunks`` chunks of one target. Its index is little-en
 (channels, chunks, 2), each entry offset and length in bytes, ``2**64 - 1`` twice for a chunk that isn't there;
 the CRC-32C of the index follows in 4 bytes. Every chunk ends with the CRC-32C of its own bytes, as zarr's ``crc32c``
 codec writes it. Entries may name the same bytes: equal chunks are stored once.
+
+Between chunks and index stands a place record, which zarr has no eye for: "norbert\0", target (``uint32``) and shard
+(``uint64``), little-endian, and their CRC-32C. It is read with the index, and tells a shard that was swapped.
 
 References
 ----------
@@ -27,6 +30,9 @@ from norbert_store.errors import DamagedError
 CHECKSUM_BYTES = 4
 _MISSING = 2**64 - 1
 _ENTRY_BYTES = 16
+_SIGNATURE = b"norbert\0"
+_PLACE = "<8sIQ"
+PLACE_BYTES = struct.calcsize(_PLACE) + CHECKSUM_BYTES
 
 ChunkPlace = tuple[int, int]
 """Where a chunk stands in its shard: (channel, chunk), both from 0."""
@@ -56,7 +62,30 @@ def index_bytes(channels: int, chunks: int) -> int:
     return channels * chunks * _ENTRY_BYTES + CHECKSUM_BYTES
 
 
-def pack(encoded: Mapping[ChunkPlace, bytes], channels: int, chunks: int) -> bytes:
+def tail_bytes(channels: int, chunks: int) -> int:
+    """Length of a shard's place record and index: what a reader reads first."""
+    return PLACE_BYTES + index_bytes(channels, chunks)
+
+
+def check_place(tail: bytes, target: int, shard: int) -> None:
+    """Compare the place record at the beginning of a shard's tail with where the shard was found.
+
+    Raises
+    ------
+    DamagedError
+        If the record tells another place. Shards that others wrote have no record, and pass.
+    """
+    record = tail[:PLACE_BYTES]
+    if not record.startswith(_SIGNATURE):
+        return
+    _, found_target, found_shard = struct.unpack(_PLACE, without_checksum(record))
+    if (found_target, found_shard) != (target, shard):
+        raise DamagedError(
+            f"this is the shard {found_shard} of target {found_target}; expected shard {shard} of target {target}"
+        )
+
+
+def pack(encoded: Mapping[ChunkPlace, bytes], channels: int, chunks: int, target: int = 0, shard: int = 0) -> bytes:
     """Put encoded chunks into the bytes of a shard.
 
     Parameters
@@ -65,6 +94,8 @@ def pack(encoded: Mapping[ChunkPlace, bytes], channels: int, chunks: int) -> byt
         Each with its checksum. What isn't named is marked as not there.
     channels, chunks : int
         Size of the shard.
+    target, shard : int
+        Positions of its target, and of the shard along the packed axis.
 
     Returns
     -------
@@ -80,7 +111,8 @@ def pack(encoded: Mapping[ChunkPlace, bytes], channels: int, chunks: int) -> byt
             offsets[data] = end
             end += len(data)
         index[channel, chunk] = offsets[data], len(data)
-    return b"".join(offsets) + with_checksum(index.tobytes())
+    place = with_checksum(struct.pack(_PLACE, _SIGNATURE, target, shard))
+    return b"".join(offsets) + place + with_checksum(index.tobytes())
 
 
 @dataclass(frozen=True)
@@ -131,3 +163,15 @@ class ShardIndex:
         """Offset and length in bytes of a chunk with its checksum; None where it isn't there."""
         offset, length = self.entries[channel, chunk].tolist()
         return None if offset == _MISSING else (offset, length)
+
+
+def read_tail(tail: bytes, channels: int, chunks: int, target: int, shard: int) -> ShardIndex:
+    """Read the last `tail_bytes` of a shard, and check that it is the one that was looked for.
+
+    Raises
+    ------
+    DamagedError
+        As `check_place` and `ShardIndex.parse`.
+    """
+    check_place(tail, target, shard)
+    return ShardIndex.parse(tail[-index_bytes(channels, chunks) :], channels, chunks)

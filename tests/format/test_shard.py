@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from norbert_store.errors import DamagedError
-from norbert_store.format.shard import ShardIndex, index_bytes, pack, with_checksum, without_checksum
+from norbert_store.format.shard import (
+    PLACE_BYTES,
+    ShardIndex,
+    check_place,
+    index_bytes,
+    pack,
+    tail_bytes,
+    with_checksum,
+    without_checksum,
+)
 
 MISSING = 2**64 - 1
 
@@ -43,7 +52,7 @@ def test_what_is_packed_is_found_again_and_nothing_else(content):
 def test_equal_chunks_are_stored_once(content):
     encoded, channels, chunks = content
     once = sum(len(data) for data in set(encoded.values()))
-    assert len(pack(encoded, channels, chunks)) == once + index_bytes(channels, chunks)
+    assert len(pack(encoded, channels, chunks)) == once + tail_bytes(channels, chunks)
 
 
 def test_chunks_lie_time_outer_and_channel_inner():
@@ -59,6 +68,40 @@ def test_order_of_adding_leaves_no_trace():
     assert pack(encoded, 2, 3) == pack(dict(reversed(encoded.items())), 2, 3)
 
 
+def tail_of(target, shard):
+    return pack({(0, 0): with_checksum(b"x")}, 1, 1, target, shard)[-tail_bytes(1, 1) :]
+
+
+@pytest.mark.parametrize(("target", "shard"), [(0, 0), (3, 70), (2**32 - 1, 2**64 - 1)])
+def test_shard_knows_its_place(target, shard):
+    tail = tail_of(target, shard)
+    check_place(tail, target, shard)
+    assert ShardIndex.parse(tail[PLACE_BYTES:], 1, 1).place(0, 0) == (0, 5)
+
+
+@pytest.mark.parametrize("place", [(1, 5), (0, 4), (5, 1)])
+def test_shard_at_another_place_is_damage(place):
+    with pytest.raises(DamagedError, match=f"shard 5 of target 0; expected shard {place[1]} of target {place[0]}"):
+        check_place(tail_of(0, 5), *place)
+
+
+def test_every_flipped_bit_of_a_place_is_found_or_makes_it_unknown():
+    tail = tail_of(0, 5)
+    for bit in range(8 * PLACE_BYTES):
+        broken = bytearray(tail)
+        broken[bit // 8] ^= 1 << bit % 8
+        if bit < 8 * 8:  # of the signature
+            check_place(bytes(broken), 0, 5)
+        else:
+            with pytest.raises(DamagedError, match="checksum"):
+                check_place(bytes(broken), 0, 5)
+
+
+@pytest.mark.parametrize("tail", [b"", b"short", bytes(100)])
+def test_shards_of_others_know_no_place(tail):
+    check_place(tail, 1, 2)
+
+
 def test_every_flipped_bit_of_an_index_is_found():
     shard = pack({(0, 0): with_checksum(b"x"), (1, 1): with_checksum(b"yy")}, 2, 2)
     index = shard[-index_bytes(2, 2) :]
@@ -71,7 +114,7 @@ def test_every_flipped_bit_of_an_index_is_found():
 
 @pytest.mark.parametrize("cut", [0, 1, 4, 19, 20])
 def test_index_of_another_length_is_damaged(cut):
-    index = pack({}, 1, 1)
+    index = pack({}, 1, 1)[-index_bytes(1, 1) :]
     assert len(index) == 20
     with pytest.raises(DamagedError, match=f"takes 36 bytes, found {cut}"):
         ShardIndex.parse(index[:cut], 2, 1)
@@ -120,3 +163,18 @@ def test_checksum_finds_every_changed_byte(content, data):
 def test_too_few_bytes_for_a_checksum_are_damaged(data):
     with pytest.raises(DamagedError, match=f"{len(data)} bytes"):
         without_checksum(data)
+
+
+def test_a_shard_tells_its_place():
+    tail = pack({}, 2, 3, target=1, shard=70000)
+    assert len(tail) == tail_bytes(2, 3)
+    check_place(tail, 1, 70000)
+    for target, shard in ((0, 70000), (1, 70001)):
+        with pytest.raises(
+            DamagedError, match=f"the shard 70000 of target 1; expected shard {shard} of target {target}"
+        ):
+            check_place(tail, target, shard)
+
+
+def test_a_shard_without_a_place_record_is_taken():
+    check_place(b"\0" * 200, 3, 5)
