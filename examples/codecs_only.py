@@ -21,6 +21,7 @@ import zarr
 
 from norbert_store import Mel
 from norbert_store.codecs import Jpeg, Quantize, ZarrJpeg, ZarrQuantize
+from norbert_store.transform import stored_transform
 
 RATE = 22050
 CHUNKS = (256, 128)
@@ -46,7 +47,7 @@ def chirp_mel() -> np.ndarray:
     seconds = np.arange(20 * RATE) / RATE
     chirp = np.sin(2 * np.pi * (100 * seconds + 150 * seconds**2)) * (0.6 + 0.4 * np.sin(2 * np.pi * seconds))
     audio = 0.5 * chirp + 0.01 * np.random.default_rng(0).standard_normal(len(seconds))
-    bands = Mel(n_mels=128, rate=RATE, n_fft=2048, hop=512).stored(bandwidth=RATE / 2)
+    bands = stored_transform(Mel(n_mels=128, rate=RATE, n_fft=2048, hop=512), bandwidth=RATE / 2)
     spectrum = bands.stft.transform(audio.astype(np.float32))
     return bands.reduce(np.abs(spectrum[:, :, 0]))
 

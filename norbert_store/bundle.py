@@ -20,8 +20,9 @@ from norbert_store.format.shard import ChunkPlace, pack, with_checksum
 from norbert_store.jpeg.encoder import encode, quantisation_table
 from norbert_store.jpeg.stream import BLOCK
 from norbert_store.levels import TOLERANCE, as_floats, check_magnitude, quantize, round_up
+from norbert_store.stft import StftStream
 from norbert_store.storage import Storage
-from norbert_store.transform import StftStream, StoredTransform
+from norbert_store.transform import StoredTransform
 
 
 @dataclass(frozen=True)

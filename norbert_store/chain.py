@@ -40,7 +40,8 @@ from norbert_store.levels import (
     to_levels,
 )
 from norbert_store.picture import FORMATS, read_picture, write_picture
-from norbert_store.transform import DEFAULT_BANDWIDTH, Audio, Stft, as_audio, bins_within
+from norbert_store.stft import Audio, Stft, as_audio
+from norbert_store.transform import DEFAULT_BANDWIDTH, bins_within
 
 Step = dict[str, Any]
 

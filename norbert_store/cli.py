@@ -124,7 +124,8 @@ def _export(tracks: Any, out: str, targets: tuple[str, ...], skip_broken: bool, 
 def _transform_options(tracks: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Take n_fft, hop and n_mels out of the options and make a transform of them, at the first track's rate."""
     from norbert_store.errors import AudioError, SourceError
-    from norbert_store.transform import Mel, Stft
+    from norbert_store.stft import Stft
+    from norbert_store.transform import Mel
 
     n_fft, hop, n_mels = options.pop("n_fft"), options.pop("hop"), options.pop("n_mels")
     for track in tracks:

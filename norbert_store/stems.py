@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from norbert_store import audio as audio_files
 from norbert_store.errors import AudioError, TrackError
-from norbert_store.transform import as_audio
+from norbert_store.stft import as_audio
 
 Stem = ArrayLike | str | os.PathLike[str] | Iterable[ArrayLike]
 """One stem: an array (samples, channels), the path of an audio file, or an iterable of blocks (samples, channels)."""

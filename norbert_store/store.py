@@ -23,16 +23,9 @@ from norbert_store.errors import AudioError, DamagedError, FormatError, NameNotF
 from norbert_store.lazy import TRACK_DIMENSIONS, LazyFrames, Values, lazy_dataset, packed_dataset
 from norbert_store.levels import Curve
 from norbert_store.reader import Reader
+from norbert_store.stft import FRAMES_PER_BLOCK, Audio, StftStream, StftSynthesis, as_audio
 from norbert_store.storage import Location
-from norbert_store.transform import (
-    FRAMES_PER_BLOCK,
-    Audio,
-    StftStream,
-    StftSynthesis,
-    StoredTransform,
-    as_audio,
-    transform_from_config,
-)
+from norbert_store.transform import StoredTransform, transform_from_config
 
 _MOST_NAMES_SHOWN = 5
 

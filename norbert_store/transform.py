@@ -1,381 +1,28 @@
-"""Audio to spectrogram and back: the STFT, the limited band, the mel scale.
+"""What a store holds along frequency: bins of an STFT up to a bandwidth, mel bands, or ready magnitudes.
 
 Conventions
 -----------
-audio
-    Float array (samples, channels), or (samples,) for one channel; full scale is 1.0.
-spectrogram
-    Array (frames, bins, channels), complex or magnitude.
-frequency
-    Hz. Bin ``k`` of an STFT lies at ``k * rate / n_fft``.
-scale
-    That of ``scipy.signal.stft(..., scaling="spectrum")``: the spectrum is divided by the sum of the window, so a
-    full-scale sine has magnitude 0.5, a constant of 1 has magnitude 1, and ``|x| <= 1`` implies ``|X| <= 1``.
-
-`Stft` is the transform itself. What a store holds is a *view* of it: `LinearBins` keeps the bins up to a
-bandwidth, `MelBands` averages them into bands, `ReadyBins` describes magnitudes that were computed elsewhere.
+A magnitude is a non-negative float array whose last axis is frequency; its scale is that of `norbert_store.stft`.
+Each `StoredTransform` knows the way from magnitudes of the STFT to what is stored (`reduce`), and back (`extend`).
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from norbert_store.errors import AudioError, FormatError
+from norbert_store.errors import FormatError
+from norbert_store.stft import Stft, whole_number
 
-Audio = NDArray[np.floating[Any]]
-Spectrum = NDArray[np.complexfloating[Any, Any]]
 Magnitude = NDArray[np.floating[Any]]
 
-FRAMES_PER_BLOCK = 256
 DEFAULT_BANDWIDTH = 16000.0
-
-# A store's attributes are believed only so far: a window is made before anything is read.
-_LARGEST_FRAME = 1 << 22
-
-
-def as_audio(audio: ArrayLike) -> Audio:
-    """Take audio as a float array (samples, channels), and check it.
-
-    Parameters
-    ----------
-    audio : array_like
-        (samples,) or (samples, channels), floating point. Integer audio is refused, for its full scale is unknown.
-
-    Returns
-    -------
-    ndarray of float32 or float64
-        (samples, channels)
-
-    Raises
-    ------
-    AudioError
-        On another number of dimensions, another dtype, no samples or channels, NaN or infinity.
-    """
-    array = np.asarray(audio)
-    if array.ndim == 1:
-        array = array[:, np.newaxis]
-    if array.ndim != 2:
-        raise AudioError(f"expected audio of shape (samples,) or (samples, channels), found {array.shape}")
-    if not np.issubdtype(array.dtype, np.floating):
-        raise AudioError(
-            f"expected floating-point audio with full scale 1.0, found dtype {array.dtype}; "
-            "divide integers by their full scale (32768 for 16 bits)"
-        )
-    if array.shape[0] == 0 or array.shape[1] == 0:
-        raise AudioError(f"expected at least one sample and one channel, found audio of shape {array.shape}")
-    if array.shape[1] > array.shape[0] and array.shape[1] > 64:
-        raise AudioError(f"expected (samples, channels), found {array.shape}; transpose the audio")
-    if not np.isfinite(array).all():
-        raise AudioError(f"{np.count_nonzero(~np.isfinite(array))} samples are NaN or infinite")
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
-
-
-@dataclass(frozen=True)
-class Stft:
-    """Short-time Fourier transform, equal to ``scipy.signal.stft(..., scaling="spectrum")``, that can also stream.
-
-    Parameters
-    ----------
-    rate : int
-        Samples per second.
-    n_fft : int
-        Samples in a frame, even, at least 2.
-    hop : int, optional
-        Samples from a frame to the next; half a frame if left out.
-    window : str
-        "hann", or any other name that `scipy.signal.get_window` knows; always the periodic form.
-    centred : bool
-        Whether frame ``t`` is centred on sample ``t * hop`` (the audio is extended by half a frame at both ends), or
-        begins there.
-    padding : str
-        What the audio is extended with; "zeros".
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of range, or window and hop can't be inverted.
-
-    Examples
-    --------
-    >>> stft = Stft(rate=8000, n_fft=256)
-    >>> seconds = np.arange(8000) / 8000
-    >>> spectrum = stft.transform(np.sin(2 * np.pi * 1000 * seconds))
-    >>> spectrum.shape
-    (64, 129, 1)
-    >>> round(float(abs(spectrum[32, 32, 0])), 6)
-    0.5
-    >>> stft.inverse_transform(spectrum, samples=8000).shape
-    (8000, 1)
-
-    References
-    ----------
-    D. Griffin and J. Lim, "Signal estimation from modified short-time Fourier transform", IEEE TASSP 32(2), 1984,
-    equation 6, for the inverse.
-    """
-
-    rate: int = 44100
-    n_fft: int = 2048
-    hop: int = None  # type: ignore[assignment]  # __post_init__ fills it in
-    window: str = "hann"
-    centred: bool = True
-    padding: str = "zeros"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rate", _count("rate", self.rate, at_least=1))
-        object.__setattr__(self, "n_fft", _count("n_fft", self.n_fft, at_least=2))
-        if self.n_fft > _LARGEST_FRAME:
-            raise ValueError(f"n_fft must be at most {_LARGEST_FRAME}, found {self.n_fft}")
-        if self.n_fft % 2:
-            raise ValueError(f"n_fft must be even, found {self.n_fft}")
-        hop = self.n_fft // 2 if self.hop is None else self.hop
-        object.__setattr__(self, "hop", _count("hop", hop, at_least=1))
-        if self.padding != "zeros":
-            raise ValueError(f"padding must be 'zeros', found {self.padding!r}")
-        if _shortest_overlap(self._weights, self.hop) < 1e-10:
-            raise ValueError(
-                f"a {self.window!r} window of {self.n_fft} samples at a hop of {self.hop} can't be inverted: some "
-                f"samples get no weight; use a hop of at most {self.n_fft // 2}"
-            )
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """All that inverting needs, as plain JSON values."""
-        names = ("rate", "n_fft", "hop", "window", "centred", "padding")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def bins(self) -> int:
-        """Number of bins from 0 Hz up to half the rate, ``n_fft // 2 + 1``."""
-        return self.n_fft // 2 + 1
-
-    @property
-    def frequencies(self) -> NDArray[np.float64]:
-        """Frequency of every bin, Hz."""
-        return np.arange(self.bins, dtype=np.float64) * (self.rate / self.n_fft)
-
-    @cached_property
-    def weights(self) -> NDArray[np.float64]:
-        """The window, (n_fft,)."""
-        if self.window == "hann":
-            # what scipy.signal.get_window("hann", n_fft) gives, without the second that importing scipy.signal takes
-            return 0.5 - 0.5 * np.cos(2 * np.pi / self.n_fft * np.arange(self.n_fft, dtype=np.float64))
-        from scipy.signal import get_window
-
-        return np.asarray(get_window(self.window, self.n_fft), dtype=np.float64)
-
-    @property
-    def _weights(self) -> NDArray[np.float64]:
-        weights = self.weights
-        if weights.sum() <= 0:
-            raise ValueError(f"window {self.window!r} of {self.n_fft} samples has no sum to scale by")
-        return weights
-
-    def stored(self, bandwidth: float = DEFAULT_BANDWIDTH) -> LinearBins:
-        """Return the view of this transform that a store holds: its bins up to ``bandwidth`` Hz."""
-        return LinearBins(self, bandwidth)
-
-    def frame_count(self, samples: int) -> int:
-        """Frames that ``samples`` samples of audio give; the last one may be partly past the end."""
-        if self.centred:
-            return -(-samples // self.hop) + 1
-        return -(-max(samples - self.n_fft, 0) // self.hop) + 1
-
-    def frame_seconds(self, frames: int) -> NDArray[np.float64]:
-        """Centres of the first ``frames`` frames, in seconds."""
-        centre = 0 if self.centred else self.n_fft // 2
-        return (np.arange(frames) * self.hop + centre) / self.rate
-
-    def transform(self, audio: ArrayLike) -> Spectrum:
-        """Audio to complex spectrogram.
-
-        Parameters
-        ----------
-        audio : array_like of float
-            (samples,) or (samples, channels); from one sample up.
-
-        Returns
-        -------
-        ndarray of complex64 or complex128
-            (frames, bins, channels); float32 audio gives complex64.
-
-        Raises
-        ------
-        AudioError
-            If the audio has a wrong shape or dtype, is empty, or holds NaN or infinity.
-        """
-        samples = as_audio(audio)
-        stream = StftStream(self, samples.shape[1], samples.dtype)
-        blocks = [*stream.push(samples), *stream.finish()]
-        return np.moveaxis(np.concatenate(blocks), 1, 2)
-
-    def inverse_transform(self, spectrum: ArrayLike, samples: int | None = None) -> Audio:
-        """Complex spectrogram to audio, by weighted overlap-add.
-
-        Parameters
-        ----------
-        spectrum : array_like of complex
-            (frames, bins, channels)
-        samples : int, optional
-            Length of the audio; if left out, all that the frames cover, up to a hop longer than what was transformed.
-
-        Returns
-        -------
-        ndarray of float32 or float64
-            (samples, channels)
-
-        Raises
-        ------
-        ValueError
-            If the shape doesn't fit this transform, or holds NaN or infinity.
-        """
-        array = np.asarray(spectrum)
-        if array.ndim != 3 or array.shape[1] != self.bins or 0 in array.shape:
-            raise ValueError(f"expected a spectrogram (frames, {self.bins}, channels), found {array.shape}")
-        if not np.isfinite(array).all():
-            raise ValueError("the spectrogram holds NaN or infinity")
-        if samples is None:
-            padding = 0 if self.centred else self.n_fft - self.hop
-            samples = max(1, (array.shape[0] - (1 if self.centred else 0)) * self.hop + padding)
-        synthesis = StftSynthesis(self, samples, array.shape[2], array.real.dtype)
-        for start in range(0, array.shape[0], FRAMES_PER_BLOCK):
-            synthesis.add(array[start : start + FRAMES_PER_BLOCK])
-        return synthesis.finish()
-
-
-class StftStream:
-    """An `Stft` of audio that comes in blocks, with memory for one block of frames.
-
-    What comes out doesn't depend on how the audio was cut, for frames are always transformed in the same groups.
-
-    Parameters
-    ----------
-    stft : Stft
-    channels : int
-    dtype : dtype
-        float32 or float64.
-    frames_per_block : int
-        Frames in every block that comes out but the last.
-    """
-
-    def __init__(
-        self, stft: Stft, channels: int, dtype: Any = np.float32, frames_per_block: int = FRAMES_PER_BLOCK
-    ) -> None:
-        self.stft = stft
-        self.samples = 0
-        self._frames_per_block = frames_per_block
-        self._frames_done = 0
-        self._window = stft.weights.astype(dtype)
-        self._scale = self._window.dtype.type(1 / stft.weights.sum())
-        lead = stft.n_fft // 2 if stft.centred else 0
-        self._waiting: list[Audio] = [np.zeros((lead, channels), dtype)]
-        self._waiting_samples = lead
-
-    def push(self, audio: Audio) -> Iterator[Spectrum]:
-        """Take the next samples (samples, channels); yield blocks of frames (frames, channels, bins) as they fill."""
-        audio = audio.astype(self._window.dtype, copy=False)
-        self.samples += len(audio)
-        need = self.stft.n_fft + (self._frames_per_block - 1) * self.stft.hop
-        # cut large pieces, so that what waits is never copied more than once per block
-        for start in range(0, len(audio), need):
-            piece = audio[start : start + need]
-            self._waiting.append(piece)
-            self._waiting_samples += len(piece)
-            if self._waiting_samples >= need:
-                yield from self._frames(self._frames_per_block, need)
-
-    def finish(self) -> Iterator[Spectrum]:
-        """Yield the frames that are left, with zeros after the end of the audio."""
-        total = self.stft.frame_count(self.samples)
-        while self._frames_done < total:
-            count = min(self._frames_per_block, total - self._frames_done)
-            need = self.stft.n_fft + (count - 1) * self.stft.hop
-            missing = need - self._waiting_samples
-            if missing > 0:
-                self._waiting.append(np.zeros((missing, self._waiting[0].shape[1]), self._window.dtype))
-                self._waiting_samples = need
-            yield from self._frames(count, need)
-
-    def _frames(self, count: int, need: int) -> Iterator[Spectrum]:
-        hop = self.stft.hop
-        waiting = np.concatenate(self._waiting)
-        while len(waiting) >= need:
-            windows = np.lib.stride_tricks.sliding_window_view(waiting[:need], self.stft.n_fft, axis=0)[::hop]
-            spectrum = np.fft.rfft(windows * self._window, axis=-1)
-            spectrum *= self._scale
-            self._frames_done += count
-            waiting = waiting[count * hop :]
-            yield spectrum
-            if count < self._frames_per_block:
-                break
-        self._waiting, self._waiting_samples = [waiting], len(waiting)
-
-
-class StftSynthesis:
-    """The inverse of an `Stft`, block by block, into audio of known length.
-
-    Parameters
-    ----------
-    stft : Stft
-    samples : int
-        Length of the audio.
-    channels : int
-    dtype : dtype
-        float32 or float64.
-    """
-
-    def __init__(self, stft: Stft, samples: int, channels: int, dtype: Any = np.float32) -> None:
-        self.stft = stft
-        self._lead = stft.n_fft // 2 if stft.centred else 0
-        self._samples = samples
-        self._frames = 0
-        self._audio = np.zeros((self._lead + samples, channels), dtype)
-        self._weight = np.zeros(self._lead + samples, dtype)
-        self._window = stft.weights.astype(dtype)
-
-    def add(self, spectrum: Spectrum) -> None:
-        """Add the next frames, (frames, bins, channels)."""
-        stft = self.stft
-        frames = np.fft.irfft(spectrum, n=stft.n_fft, axis=1)
-        frames *= (self._window * stft.weights.sum())[:, np.newaxis]
-        start = self._frames * stft.hop
-        _overlap_add(self._audio, frames.astype(self._audio.dtype, copy=False), stft.hop, start)
-        squares = np.broadcast_to(self._window**2, (len(frames), stft.n_fft))
-        _overlap_add(self._weight, squares, stft.hop, start)
-        self._frames += len(frames)
-
-    def finish(self) -> Audio:
-        """Return the audio, (samples, channels); samples that no frame covers are 0."""
-        weight = self._weight[self._lead :, np.newaxis]
-        return self._audio[self._lead :] / np.where(weight > 1e-10, weight, 1)
-
-
-def _overlap_add(out: NDArray[Any], frames: NDArray[Any], hop: int, start: int) -> None:
-    """Add frames (frames, n_fft, ...) into out, ``hop`` apart from ``start`` on; what lies past the end is dropped."""
-    count, n_fft = frames.shape[:2]
-    pieces = -(-n_fft // hop)
-    total = np.zeros(((count + pieces - 1) * hop, *frames.shape[2:]), out.dtype)
-    rows = total.reshape(count + pieces - 1, hop, *frames.shape[2:])
-    # piece i of every frame lands i hops after the frame's start, so each piece is one addition for all frames
-    for i in range(pieces):
-        piece = frames[:, i * hop : (i + 1) * hop]
-        rows[i : i + count, : piece.shape[1]] += piece
-    room = out[start : start + len(total)]
-    room += total[: len(room)]
-
-
-def _shortest_overlap(weights: NDArray[np.float64], hop: int) -> float:
-    """Smallest sum of squared windows that a sample gets, far from the ends."""
-    squares = np.zeros(-(-len(weights) // hop) * hop)
-    squares[: len(weights)] = weights**2
-    return float(squares.reshape(-1, hop).sum(axis=0).min())
 
 
 def bins_within(frequencies: NDArray[np.float64], bandwidth: float) -> int:
@@ -543,11 +190,6 @@ class Mel:
     lowest: float = 0.0
     scale: str = "slaney"
 
-    def stored(self, bandwidth: float = DEFAULT_BANDWIDTH) -> MelBands:
-        """Return what a store holds: the bands up to ``bandwidth`` Hz."""
-        stft = Stft(self.rate, self.n_fft, self.hop, self.window, self.centred, self.padding)
-        return MelBands(stft, self.n_mels, self.lowest, bandwidth, self.scale)
-
 
 class MelBands(_OfStft):
     """Mean magnitude of an STFT in triangular bands, evenly spaced on the mel scale.
@@ -586,7 +228,7 @@ class MelBands(_OfStft):
         bandwidth: float = DEFAULT_BANDWIDTH,
         scale: str = "slaney",
     ) -> None:
-        n_mels = _count("n_mels", n_mels, at_least=1)
+        n_mels = whole_number("n_mels", n_mels, at_least=1)
         if scale not in _MEL_SCALES:
             raise ValueError(f"scale must be one of {', '.join(map(repr, _MEL_SCALES))}; found {scale!r}")
         highest = min(float(bandwidth), stft.rate / 2)
@@ -657,18 +299,14 @@ class ReadyBins(StoredTransform):
         if name in (LinearBins.name, MelBands.name):
             raise ValueError(f"the name {name!r} stands for a transform of this library; take another")
         self._name = name
-        self._rate = _count("rate", rate, at_least=1)
-        self._hop = _count("hop", hop, at_least=1)
+        self._rate = whole_number("rate", rate, at_least=1)
+        self._hop = whole_number("hop", hop, at_least=1)
         self._frequencies = np.array(frequencies, dtype=np.float64)
         self._details = dict(details or {})
         if self._frequencies.ndim != 1 or len(self._frequencies) == 0:
             raise ValueError(f"expected one frequency per bin, found an array of shape {self._frequencies.shape}")
         if not np.isfinite(self._frequencies).all() or (np.diff(self._frequencies) <= 0).any():
             raise ValueError("expected finite frequencies in ascending order")
-
-    def stored(self, bandwidth: float = DEFAULT_BANDWIDTH) -> ReadyBins:
-        """Return itself; the bandwidth is that of the frequencies."""
-        return self
 
     @property
     def name(self) -> str:
@@ -689,6 +327,37 @@ class ReadyBins(StoredTransform):
     @property
     def config(self) -> dict[str, Any]:
         return {**self._details, "name": self._name, "rate": self._rate, "hop": self.hop}
+
+
+def stored_transform(transform: Stft | Mel | ReadyBins, bandwidth: float = DEFAULT_BANDWIDTH) -> StoredTransform:
+    """Take what a store is to hold, up to a bandwidth.
+
+    Parameters
+    ----------
+    transform : Stft, Mel or ReadyBins
+        Whose bins, bands, or ready magnitudes; the last keep all their bins.
+    bandwidth : float
+        Hz.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or the transform is none of the three.
+
+    Examples
+    --------
+    >>> len(stored_transform(Stft(), bandwidth=16000).frequencies)
+    744
+    """
+    if isinstance(transform, Stft):
+        return LinearBins(transform, bandwidth)
+    if isinstance(transform, Mel):
+        mel = transform
+        stft = Stft(mel.rate, mel.n_fft, mel.hop, mel.window, mel.centred, mel.padding)
+        return MelBands(stft, mel.n_mels, mel.lowest, bandwidth, mel.scale)
+    if isinstance(transform, ReadyBins):
+        return transform
+    raise ValueError(f"transform must be a TF, Mel or ReadyBins, found {transform!r}")
 
 
 def transform_from_config(config: Mapping[str, Any], frequencies: ArrayLike | None = None) -> StoredTransform:
@@ -749,10 +418,3 @@ def _triangles(edges: NDArray[np.float64], frequencies: NDArray[np.float64]) -> 
     heights = np.minimum(rising, falling)
     # a bin that lies on an edge has no part in the band; rounding may say a hair
     return np.where(heights > 1e-9, heights, 0)
-
-
-def _count(name: str, value: Any, at_least: int) -> int:
-    """Check a whole number, and take it as a plain int, which JSON knows."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < at_least:
-        raise ValueError(f"{name} must be a whole number of at least {at_least}, found {value!r}")
-    return int(value)

@@ -25,8 +25,9 @@ from norbert_store.jpeg.encoder import DEFAULT_QUALITY, check_quality
 from norbert_store.jpeg.stream import LARGEST_SIDE
 from norbert_store.levels import Curve, PowerCurve
 from norbert_store.stems import Stems, blocks_of_stems, check_target
+from norbert_store.stft import Stft, whole_number
 from norbert_store.storage import Location, Storage
-from norbert_store.transform import DEFAULT_BANDWIDTH, Mel, ReadyBins, Stft, StoredTransform
+from norbert_store.transform import DEFAULT_BANDWIDTH, Mel, ReadyBins, StoredTransform, stored_transform
 
 PIXELS_PER_CHUNK = 256 * 744
 SHARD_CHUNKS = 64
@@ -107,8 +108,7 @@ def create(
     >>> place
     Place(start=0, frames=9, samples=8000, present=(True,))
     """
-    analysis = _transform(transform, rate)
-    stored = analysis.stored(bandwidth)
+    stored = stored_transform(_analysis(transform, rate), bandwidth)
     target_labels = _labels("targets", targets)
     channel_labels = _channel_labels(channels)
     curve = curve if curve is not None else PowerCurve()
@@ -119,7 +119,7 @@ def create(
     layout = Layout(
         bins=len(stored.frequencies),
         chunk_frames=_chunk_frames(chunk_frames, len(stored.frequencies)),
-        shard_chunks=_positive("shard_chunks", shard_chunks),
+        shard_chunks=whole_number("shard_chunks", shard_chunks, at_least=1),
         curve=curve,
     )
     if max(layout.chunk_frames, layout.bins) > LARGEST_SIDE:
@@ -139,7 +139,7 @@ def create(
     storage = Storage(location, read_only=False)
     if not storage.is_empty():
         raise StoreExistsError(f"{storage.name} exists already and isn't empty; give another place, or delete it first")
-    writer = Writer(storage, document, stored, _positive("bundle_tracks", bundle_tracks))
+    writer = Writer(storage, document, stored, whole_number("bundle_tracks", bundle_tracks, at_least=1))
     writer._begin()
     return writer
 
@@ -277,7 +277,7 @@ class Writer:
                 if array is not None:
                     track.push_magnitude(target, array)
             frames = track.finish_magnitude()
-            samples = self._samples(frames) if samples is None else _positive("samples", samples)
+            samples = self._samples(frames) if samples is None else whole_number("samples", samples, at_least=1)
             self._check_samples(samples, frames)
             place = track.place(samples)
         return self._finish_track(row, place, labels)
@@ -403,12 +403,10 @@ class Writer:
             self._storage.array(path, arrays[path])[first : document.tracks] = values
 
 
-def _transform(transform: Stft | Mel | ReadyBins | None, rate: int | None) -> Stft | Mel | ReadyBins:
+def _analysis(transform: Stft | Mel | ReadyBins | None, rate: int | None) -> Stft | Mel | ReadyBins:
     if transform is None:
         return Stft() if rate is None else Stft(rate=rate)
-    if not isinstance(transform, Stft | Mel | ReadyBins):
-        raise ValueError(f"transform must be a TF, Mel or ReadyBins, found {transform!r}")
-    if rate is not None and rate != transform.rate:
+    if rate is not None and rate != getattr(transform, "rate", rate):
         raise ValueError(f"rate is {rate}, but the transform's is {transform.rate}; give one, or the same")
     return transform
 
@@ -426,7 +424,7 @@ def _labels(what: str, labels: Sequence[str]) -> tuple[str, ...]:
 
 def _channel_labels(channels: int | Sequence[str]) -> tuple[str, ...]:
     if isinstance(channels, int) and not isinstance(channels, bool):
-        count = _positive("channels", channels)
+        count = whole_number("channels", channels, at_least=1)
         return _CHANNEL_LABELS.get(count) or tuple(str(channel) for channel in range(count))
     return _labels("channels", channels)  # type: ignore[arg-type]
 
@@ -434,15 +432,9 @@ def _channel_labels(channels: int | Sequence[str]) -> tuple[str, ...]:
 def _chunk_frames(chunk_frames: int | None, bins: int) -> int:
     if chunk_frames is None:
         return int(np.clip(round(PIXELS_PER_CHUNK / bins / 8) * 8, 8, _MOST_CHUNK_FRAMES))
-    if _positive("chunk_frames", chunk_frames) % 8:
+    if whole_number("chunk_frames", chunk_frames, at_least=1) % 8:
         raise ValueError(f"chunk_frames must be a multiple of 8, found {chunk_frames}")
     return chunk_frames
-
-
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, found {value!r}")
-    return int(value)
 
 
 def _column_values(column: Column, rows: Sequence[Mapping[str, Any]]) -> NDArray[Any]:

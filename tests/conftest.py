@@ -18,8 +18,9 @@ from norbert_store import TF
 from norbert_store.format.document import Document
 from norbert_store.jpeg.encoder import quantisation_table
 from norbert_store.levels import HIGHEST
+from norbert_store.stft import StftStream
 from norbert_store.storage import Storage
-from norbert_store.transform import StftStream, StoredTransform
+from norbert_store.transform import StoredTransform
 
 settings.register_profile("norbert_store", deadline=None, derandomize=True, database=None)
 settings.load_profile("norbert_store")

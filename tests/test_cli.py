@@ -333,7 +333,7 @@ def test_verify_prints_a_line_for_each_fault(run, here):
     assert (status, err) == (1, "")
     *faults, last = out.splitlines()
     for fault, channel in zip(faults[:2], ("left", "right"), strict=True):  # the vocals are the same in both
-        place = f"x.zarr: track {NAMES[0]!r}, target 'vocals', channel {channel!r}, chunk 0, at byte 0 of "
+        place = f"x.zarr: track {NAMES[0]!r}, target 'vocals', channel {channel!r}, packed chunk 0, at byte 0 of "
         assert fault.startswith(f"{place}magnitude/c/4/0/0/0: the checksum of ")
     assert faults[2:] == [
         f"x.zarr: track {NAMES[2]!r}, target 'drums', channel {channel!r}, chunk 128 is missing"
