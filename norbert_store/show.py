@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store.store import Store, Track
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from norbert_store.store import Store, Track
 
 _MOST_ROWS = 10
 _MOST_COLUMNS = 1500
