@@ -56,21 +56,12 @@ class LazyFrames(BackendArray):
     def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
         targets, channels, frames = (_positions(k, size) for k, size in zip(key[:3], self.shape[:3], strict=True))
         present = None if self._present is None else [self._present[target] for target in targets]
-        # bins come by slice: a chunk is decoded whole anyhow, and other selections are cheap on what was read
+        # a chunk is decoded whole anyhow, so single bins are picked from what was read; xarray gives rising slices
         bins = key[3] if isinstance(key[3], slice) else slice(None)
         read = self._reader.magnitude if self._values == "magnitude" else self._reader.levels
-        values = read(
-            targets.tolist(),
-            channels.tolist(),
-            self._start + frames,
-            _ascending(bins, self.shape[3]),
-            present,
-            self._track,
-        )
+        values = read(targets.tolist(), channels.tolist(), self._start + frames, bins, present, self._track)
         if not isinstance(key[3], slice):
             values = values[..., np.asarray(key[3])]
-        elif bins.step is not None and bins.step < 0:
-            values = values[..., ::-1]
         drop = tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key[:3])
         return values[drop]
 
@@ -124,12 +115,3 @@ def _positions(key: Any, size: int) -> NDArray[np.int64]:
     if isinstance(key, slice):
         return np.arange(*key.indices(size))
     return np.atleast_1d(np.asarray(key, dtype=np.int64))
-
-
-def _ascending(bins: slice, size: int) -> slice:
-    """Turn a slice that runs backwards into the same bins, forwards."""
-    positions = range(*bins.indices(size))
-    if positions.step > 0:
-        return slice(positions.start, positions.stop, positions.step)
-    forwards = positions[::-1]
-    return slice(forwards.start, forwards.stop, forwards.step)

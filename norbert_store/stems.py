@@ -43,6 +43,8 @@ def blocks_of_stems(stems: Stems, targets: Sequence[str], rate: int) -> Iterator
     AudioError, SourceError
         If audio can't be read, has another rate, or files differ in length.
     """
+    if hasattr(stems, "shape") or isinstance(stems, str | os.PathLike):
+        raise AudioError(f"expected stems by target, such as {{{targets[0]!r}: audio}}; found {type(stems).__name__}")
     if not isinstance(stems, Mapping):
         for target, block in stems:
             check_target(target, targets)

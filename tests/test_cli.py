@@ -336,7 +336,7 @@ def test_verify_prints_a_line_for_each_fault(run, here):
         place = f"x.zarr: track {NAMES[0]!r}, target 'vocals', channel {channel!r}, packed chunk 0, at byte 0 of "
         assert fault.startswith(f"{place}magnitude/c/4/0/0/0: the checksum of ")
     assert faults[2:] == [
-        f"x.zarr: track {NAMES[2]!r}, target 'drums', channel {channel!r}, chunk 128 is missing"
+        f"x.zarr: track {NAMES[2]!r}, target 'drums', channel {channel!r}, packed chunk 128 is missing"
         for channel in ("left", "right")
     ]
     assert last == "x.zarr: 4 faults"

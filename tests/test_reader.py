@@ -231,7 +231,11 @@ def test_every_flipped_byte_of_a_shard_is_found_and_named(small_copy):
             assert "the index of magnitude/c/1/0/1/0" in message
             continue
         ((channel, chunk),) = (at for at, (start, length) in places.items() if start <= position < start + length)
-        assert f"channel '{('left', 'right')[channel]}', packed chunk {4 + chunk}" in message
+        assert (
+            f"channel '{('left', 'right')[channel]}', packed chunk {4 + chunk}, at byte {places[channel, chunk][0]} of"
+            in message
+        )
+        assert "checksum" in message
         # what doesn't touch it reads as before
         assert not np.isnan(track.magnitude.sel(target="mixture")).any()
         assert not np.isnan(track.magnitude.isel(target=1, channel=1 - channel)).any()

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
 
@@ -410,7 +409,7 @@ def test_killed_process_leaves_the_last_commit(tmp_path, arguments, reads_right)
     command = [sys.executable, "-c", KILLED, str(folder), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         lines = [process.stdout.readline() for _ in range(8)]
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
     assert lines[0] == "3\n"
     db = norbert_store.open(folder)
@@ -869,3 +868,11 @@ def test_what_is_shown_of_a_writer(create, music):
     with create() as writer:
         writer.add("a", music(1000, 0))
         assert re.fullmatch(r"<norbert_store\.Writer of '.*store\.zarr', 1 tracks>", repr(writer))
+
+
+def test_one_array_instead_of_stems_is_refused(tmp_path):
+    with norbert_store.create(tmp_path / "x.zarr", targets=["mixture"], rate=8000, channels=1) as writer:
+        with pytest.raises(AudioError, match=r"expected stems by target, such as \{'mixture': audio\}; found ndarray"):
+            writer.add("bad", np.zeros((1000, 1)))
+        with pytest.raises(AudioError, match="expected stems by target"):
+            writer.add("bad", "mixture.wav")

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from norbert_store.errors import TrackError
 
 ROWS_PER_CHUNK = 16384
@@ -121,6 +123,8 @@ def label_column(name: str, value: Any) -> Column:
         raise TrackError(f"the label {name!r} must be made of letters, digits, '_', '-', '.' and spaces")
     if name in _TAKEN_NAMES:
         raise TrackError(f"the label {name!r} is taken in every track table; use another name")
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, bool):
         return Column(name, "bool", False)
     if isinstance(value, int):

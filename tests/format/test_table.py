@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 
 from norbert_store.errors import TrackError
@@ -151,3 +152,11 @@ def test_labels_must_be_a_mapping(labels):
 def test_no_labels():
     assert check_labels(None, (), rows=0) == {}
     assert check_labels({}, [Column("genre", "string", "", optional=True)], rows=1) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "data_type"),
+    [(np.int16(3), "int64"), (np.bool_(True), "bool"), (np.float32(0.5), "float64"), (np.str_("Rock"), "string")],
+)
+def test_numpy_labels_are_taken_as_plain_ones(value, data_type):
+    assert label_column("label", value).data_type == data_type
