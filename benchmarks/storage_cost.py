@@ -43,7 +43,7 @@ def main() -> None:
         print(f"{'track':<32} {'kB/s':>7} {'SNR dB':>7}   slices equal, largest level error")
         for source, track in zip(tracks, db, strict=True):
             kilobytes = mixture_bytes(place, track) / 1000
-            mixture, _ = read_stem(source.path, "mixture")
+            mixture = np.concatenate(list(read_stem(source.path, "mixture")[1]))
             resynthesis = track.to_audio("mixture", mixture)
             snr = 10 * np.log10((mixture**2).sum() / ((mixture - resynthesis) ** 2).sum())
             equal, error = check_slices(db, track, mixture, rng)

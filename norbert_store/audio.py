@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,10 @@ from norbert_store.errors import AudioError, SourceError
 
 if TYPE_CHECKING:
     import av.container
+    import soundfile
 
 Block = NDArray[np.float32]
+Audio = NDArray[np.floating[Any]]
 
 BLOCK_SAMPLES = 1 << 18
 STEM_SUFFIXES = (".mp4", ".m4a")
@@ -177,8 +180,8 @@ def read_stems(path: str | os.PathLike[str]) -> Iterator[tuple[str, Block]]:
         raise AudioError(f"{os.fspath(path)} is cut off: samples are missing from {short}")
 
 
-def read_stem(source: str | os.PathLike[str], stem: str) -> tuple[NDArray[np.float32], int]:
-    """Read one stem of a track's source.
+def read_stem(source: str | os.PathLike[str], stem: str) -> tuple[AudioInfo, Iterator[Block]]:
+    """Read one stem of a track's source, in blocks.
 
     Parameters
     ----------
@@ -190,10 +193,9 @@ def read_stem(source: str | os.PathLike[str], stem: str) -> tuple[NDArray[np.flo
 
     Returns
     -------
-    audio : ndarray of float32
+    info : AudioInfo
+    blocks : iterator of ndarray of float32
         (samples, channels)
-    rate : int
-        Samples per second.
 
     Raises
     ------
@@ -206,14 +208,13 @@ def read_stem(source: str | os.PathLike[str], stem: str) -> tuple[NDArray[np.flo
     if path.is_dir():
         path = path / f"{stem}.wav"
     if not has_stems(path):
-        rate = audio_info(path).rate
-        return np.concatenate(list(read_blocks(path))), rate
+        return audio_info(path), read_blocks(path)
     stems = stems_info(path)
     if len(stems) == 1:
         (stem,) = stems
     if stem not in stems:
         raise SourceError(f"{path} has no stem {stem!r}; it has {', '.join(map(repr, stems))}")
-    return np.concatenate([block for name, block in read_stems(path) if name == stem]), stems[stem].rate
+    return stems[stem], (block for name, block in read_stems(path) if name == stem)
 
 
 def local_path(source: str | os.PathLike[str]) -> Path:
@@ -243,24 +244,40 @@ def source_reference(path: Path, store_folder: Path | None) -> str:
         return path.absolute().as_uri()
 
 
-def write_audio(path: str | os.PathLike[str], audio: NDArray[np.floating[Any]], rate: int) -> None:
-    """Write audio (samples, channels) into a file; the suffix tells the format. WAV takes float, so nothing clips.
+def write_audio(path: str | os.PathLike[str], blocks: Iterable[Audio], rate: int, channels: int) -> None:
+    """Write blocks of audio (samples, channels) into a file; the suffix tells the format.
+
+    WAV takes float, so nothing clips.
 
     Raises
     ------
-    AudioError
-        If the suffix is unknown, or the format can't hold this audio.
+    SourceError, AudioError
+        As `check_output`; also if the format can't hold this audio.
     OSError
         If the file can't be written.
     """
+    with open_output(path, rate, channels) as file:
+        for block in blocks:
+            file.write(block)
+
+
+@contextmanager
+def open_output(path: str | os.PathLike[str], rate: int, channels: int) -> Iterator[soundfile.SoundFile]:
+    """Open an audio file to write blocks (samples, channels) into, as `write_audio` does; an error leaves no file."""
     import soundfile
 
     check_output(path)
     subtype = "FLOAT" if Path(path).suffix.lower() == ".wav" else None
     try:
-        soundfile.write(path, audio, rate, subtype=subtype)
-    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+        file = soundfile.SoundFile(path, "w", rate, channels, subtype)
+    except (soundfile.LibsndfileError, TypeError) as error:
         raise AudioError(f"{os.fspath(path)} can't be written: {error}") from None
+    try:
+        with file:
+            yield file
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
 
 
 def check_output(path: str | os.PathLike[str]) -> None:

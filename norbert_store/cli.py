@@ -204,12 +204,50 @@ def reconstruct(store: str, track: str, target: str, mixture: Path | None, outpu
     The phase is that of the mixture.
     """
     from norbert_store.audio import check_output, write_audio
+    from norbert_store.resynthesis import resynthesize
     from norbert_store.store import open_store
 
     check_output(output)
     chosen = _track(open_store(store), track)
-    write_audio(output, chosen.to_audio(target, mixture), chosen.rate)
+    write_audio(output, resynthesize(chosen, chosen.label(target), mixture), chosen.rate, len(chosen.channels))
     click.echo(f"wrote {output}, {chosen.duration:.1f} s of {target}")
+
+
+@cli.command()
+@click.argument("store")
+@click.argument("track")
+@click.option("--method", default="wiener", show_default=True, help="wiener, softmask, irm or ibm.")
+@click.option("--iterations", default=1, show_default=True, help="Of expectation maximization, for wiener.")
+@click.option("--mixture", type=click.Path(path_type=Path), help="Audio of the mixture.  [default: the track's source]")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder, for a file per target.")
+@click.option("--format", "suffix", default="wav", show_default=True, help="wav, flac, ...")
+def separate(
+    store: str, track: str, method: str, iterations: int, mixture: Path | None, output: Path, suffix: str
+) -> None:
+    """Separate a mixture by the magnitudes of its targets.
+
+    Writes a file for each target of TRACK in STORE, but for the mixture.
+    """
+    from contextlib import ExitStack
+
+    from norbert_store.audio import open_output
+    from norbert_store.resynthesis import separate as separate_track
+    from norbert_store.store import open_store
+    from norbert_store.terminal import console, seconds_progress
+
+    chosen = _track(open_store(store), track)
+    output.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        on_progress = stack.enter_context(seconds_progress(console(), chosen.duration))
+        files: dict[str, Any] = {}
+        for blocks in separate_track(chosen, mixture, method, iterations=iterations):
+            for target, block in blocks.items():
+                if target not in files:
+                    place = output / f"{target}.{suffix}"
+                    files[target] = stack.enter_context(open_output(place, chosen.rate, len(chosen.channels)))
+                files[target].write(block)
+            on_progress(len(block) / chosen.rate)
+    click.echo(f"wrote {', '.join(f'{target}.{suffix}' for target in files)} to {output}")
 
 
 # ---- helpers

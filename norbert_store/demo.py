@@ -64,7 +64,7 @@ def run_demo(out: str | os.PathLike[str], tracks: int, seconds: float, console: 
     say(f"{values.shape[0]} frames x {values.shape[1]} bins, largest {values.max(initial=0):.4f}, in {took:.0f} ms")
 
     save_plot(track, folder / "picture.png")
-    write_audio(folder / "vocals.wav", track.to_audio("vocals"), track.rate)
+    write_audio(folder / "vocals.wav", [track.to_audio("vocals")], track.rate, len(track.channels))
     say(f"\n{folder / 'picture.png'}   the five targets of {track.name!r}")
     say(f"{folder / 'vocals.wav'}    its vocals, from the store's magnitudes and the mixture's phase")
     say(f"\nNext: norbert-store info {place}")

@@ -234,9 +234,9 @@ class Stft:
             padding = 0 if self.centred else self.n_fft - self.hop
             samples = max(1, (array.shape[0] - (1 if self.centred else 0)) * self.hop + padding)
         synthesis = StftSynthesis(self, samples, array.shape[2], array.real.dtype)
-        for start in range(0, array.shape[0], FRAMES_PER_BLOCK):
-            synthesis.add(array[start : start + FRAMES_PER_BLOCK])
-        return synthesis.finish()
+        starts = range(0, array.shape[0], FRAMES_PER_BLOCK)
+        blocks = [synthesis.push(array[start : start + FRAMES_PER_BLOCK]) for start in starts]
+        return np.concatenate([*blocks, synthesis.finish()])
 
 
 class StftStream:
@@ -308,7 +308,7 @@ class StftStream:
 
 
 class StftSynthesis:
-    """The inverse of an `Stft`, block by block, into audio of known length.
+    """The inverse of an `Stft`, block by block: samples come out as soon as no later frame can change them.
 
     Parameters
     ----------
@@ -322,42 +322,48 @@ class StftSynthesis:
 
     def __init__(self, stft: Stft, samples: int, channels: int, dtype: Any = np.float32) -> None:
         self.stft = stft
-        self._lead = stft.n_fft // 2 if stft.centred else 0
-        self._samples = samples
-        self._frames = 0
-        self._audio = np.zeros((self._lead + samples, channels), dtype)
-        self._weight = np.zeros(self._lead + samples, dtype)
         self._window = stft.weights.astype(dtype)
+        self._skip = stft.n_fft // 2 if stft.centred else 0
+        self._left = samples
+        self._audio = np.zeros((0, channels), dtype)  # what later frames still add to
+        self._weight = np.zeros(0, dtype)
 
-    def add(self, spectrum: Spectrum) -> None:
-        """Add the next frames, (frames, bins, channels)."""
+    def push(self, spectrum: Spectrum) -> Audio:
+        """Take the next frames (frames, bins, channels); return the samples (samples, channels) that are done."""
         stft = self.stft
         frames = np.fft.irfft(spectrum, n=stft.n_fft, axis=1)
         frames *= (self._window * stft.weights.sum())[:, np.newaxis]
-        start = self._frames * stft.hop
-        _overlap_add(self._audio, frames.astype(self._audio.dtype, copy=False), stft.hop, start)
-        squares = np.broadcast_to(self._window**2, (len(frames), stft.n_fft))
-        _overlap_add(self._weight, squares, stft.hop, start)
-        self._frames += len(frames)
+        audio = _overlap_add(frames.astype(self._window.dtype, copy=False), stft.hop)
+        weight = _overlap_add(np.broadcast_to(self._window**2, frames.shape[:2]), stft.hop)
+        audio[: len(self._audio)] += self._audio
+        weight[: len(self._weight)] += self._weight
+        done = len(frames) * stft.hop
+        self._audio, self._weight = audio[done:], weight[done:]
+        return self._release(audio[:done], weight[:done])
 
     def finish(self) -> Audio:
-        """Return the audio, (samples, channels); samples that no frame covers are 0."""
-        weight = self._weight[self._lead :, np.newaxis]
-        return self._audio[self._lead :] / np.where(weight > 1e-10, weight, 1)
+        """Return the samples that are left; those that no frame covers are 0."""
+        rest = self._release(self._audio, self._weight)
+        return np.concatenate([rest, np.zeros((self._left, rest.shape[1]), rest.dtype)])
+
+    def _release(self, audio: Audio, weight: NDArray[np.floating[Any]]) -> Audio:
+        samples = slice(min(self._skip, len(audio)), min(self._skip + self._left, len(audio)))
+        self._skip -= samples.start
+        self._left -= samples.stop - samples.start
+        divisor = weight[samples, np.newaxis]
+        return audio[samples] / np.where(divisor > 1e-10, divisor, 1)
 
 
-def _overlap_add(out: NDArray[Any], frames: NDArray[Any], hop: int, start: int) -> None:
-    """Add frames (frames, n_fft, ...) into out, ``hop`` apart from ``start`` on; what lies past the end is dropped."""
+def _overlap_add(frames: NDArray[Any], hop: int) -> NDArray[Any]:
+    """Add up frames (frames, n_fft, ...) that begin ``hop`` samples apart."""
     count, n_fft = frames.shape[:2]
     pieces = -(-n_fft // hop)
-    total = np.zeros(((count + pieces - 1) * hop, *frames.shape[2:]), out.dtype)
-    rows = total.reshape(count + pieces - 1, hop, *frames.shape[2:])
+    rows = np.zeros((count + pieces - 1, hop, *frames.shape[2:]), frames.dtype)
     # piece i of every frame lands i hops after the frame's start, so each piece is one addition for all frames
     for i in range(pieces):
         piece = frames[:, i * hop : (i + 1) * hop]
         rows[i : i + count, : piece.shape[1]] += piece
-    room = out[start : start + len(total)]
-    room += total[: len(room)]
+    return rows.reshape(-1, *frames.shape[2:])
 
 
 def _shortest_overlap(weights: NDArray[np.float64], hop: int) -> float:

@@ -12,18 +12,18 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray
 from numpy.typing import ArrayLike, NDArray
 
-from norbert_store.audio import read_stem
-from norbert_store.errors import AudioError, DamagedError, FormatError, NameNotFoundError, SourceError
+from norbert_store.errors import DamagedError, FormatError, NameNotFoundError
 from norbert_store.lazy import TRACK_DIMENSIONS, LazyFrames, Values, lazy_dataset, packed_dataset
 from norbert_store.levels import Curve
 from norbert_store.reader import Reader
-from norbert_store.stft import FRAMES_PER_BLOCK, Audio, StftStream, StftSynthesis, as_audio
+from norbert_store.stft import Audio
 from norbert_store.storage import Location
 from norbert_store.transform import StoredTransform, transform_from_config
 
@@ -336,6 +336,16 @@ class Track:
         return {column.name: self._cell(column.name) for column in self._reader.document.labels}
 
     @property
+    def channels(self) -> tuple[str, ...]:
+        """Labels of the channels."""
+        return self._store.channels
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the store, if it is one on this machine; `source` is relative to the one that holds it."""
+        return self._reader.storage.folder
+
+    @property
     def rate(self) -> int:
         """Samples per second of the audio."""
         return self._store.rate
@@ -408,12 +418,11 @@ class Track:
         DamagedError
             If the chunk is missing or damaged.
         """
-        t = self._position("target", target, self._reader.document.targets)
+        t = self._reader.document.targets.index(self.label(target))
         c = self._position("channel", channel, self._reader.document.channels)
         chunks = self._reader.layout.chunks(self.frames)
         if not 0 <= chunk < chunks:
             raise IndexError(f"track {self.name!r} has {chunks} chunks; there is none at position {chunk}")
-        self._check_present(self._reader.document.targets[t])
         packed = self.start // self._reader.layout.chunk_frames + chunk
         data = self._reader.jpeg(t, c, packed, self.name)
         if data is None:
@@ -450,51 +459,72 @@ class Track:
         A. Liutkus and F.-R. Stöter, "The 2018 Signal Separation Evaluation Campaign", LVA/ICA 2018, for magnitudes
         combined with the mixture's phase.
         """
-        target = self._reader.document.targets[self._position("target", target, self._reader.document.targets)]
-        self._check_present(target)
-        samples = self._mixture(mixture)
-        stft = self.transform.stft
-        analysis = StftStream(stft, samples.shape[1], np.float32, FRAMES_PER_BLOCK)
-        synthesis = StftSynthesis(stft, len(samples), samples.shape[1], np.float32)
-        magnitude = self.magnitude.sel(target=target)
-        start = 0
-        for spectrum in (*analysis.push(samples), *analysis.finish()):
-            stored = magnitude[:, start : start + len(spectrum)].values
-            extended = np.moveaxis(self.transform.extend(stored), 0, 2)
-            phase = np.exp(1j * np.angle(np.moveaxis(spectrum, 1, 2)))
-            synthesis.add(extended * phase)
-            start += len(spectrum)
-        return synthesis.finish()
+        from norbert_store.resynthesis import resynthesize
 
-    def _mixture(self, mixture: ArrayLike | str | os.PathLike[str] | None) -> Audio:
-        if mixture is None:
-            samples, rate = self._read_source(), self.rate
-        elif isinstance(mixture, str | os.PathLike):
-            samples, rate = read_stem(mixture, "mixture")
-        else:
-            samples, rate = as_audio(mixture), self.rate
-        if rate != self.rate:
-            raise AudioError(f"the mixture has {rate} samples per second; track {self.name!r} has {self.rate}")
-        expected = (self.samples, len(self._reader.document.channels))
-        if samples.shape != expected:
-            raise AudioError(
-                f"the mixture is {samples.shape[0]} samples x {samples.shape[1]} channels; "
-                f"track {self.name!r} is {expected[0]} x {expected[1]}"
-            )
-        return samples
+        return np.concatenate(list(resynthesize(self, self.label(target), mixture)))
 
-    def _read_source(self) -> Audio:
-        if not self.source:
-            raise SourceError(f"track {self.name!r} doesn't say where its audio is; give mixture=")
-        folder = self._reader.storage.folder
-        place = self.source if folder is None or "://" in self.source else folder.absolute().parent / self.source
-        try:
-            samples, rate = read_stem(place, "mixture")
-        except SourceError as error:
-            raise SourceError(f"the source of track {self.name!r} isn't there: {error}; give mixture=") from None
-        if rate != self.rate:
-            raise AudioError(f"the source of track {self.name!r} has {rate} samples per second, the store {self.rate}")
-        return samples
+    def separate(
+        self,
+        mixture: ArrayLike | str | os.PathLike[str] | None = None,
+        method: str = "wiener",
+        *,
+        targets: Sequence[str] | None = None,
+        iterations: int = 1,
+        exponent: float | None = None,
+        threshold: float = 0.0,
+        block_seconds: float = 30.0,
+    ) -> dict[str, Audio]:
+        """Separate the mixture into targets, by their stored magnitudes.
+
+        Parameters
+        ----------
+        mixture : array_like or path, optional
+            As for `to_audio`.
+        method : str
+            "wiener" (multichannel Wiener filter, `norbert_store.filters.wiener`), "softmask", "irm" (ideal ratio mask)
+            or "ibm" (ideal binary mask).
+        targets : sequence of str, optional
+            What the mixture is made of; all targets that the track has but "mixture" if left out.
+        iterations : int
+            Of expectation maximization, for "wiener".
+        exponent : float, optional
+            Of magnitudes in a share, for "softmask" (1 if left out) and "irm" (2: shares of power).
+        threshold : float
+            dB, for "ibm".
+        block_seconds : float
+            The Wiener filter learns where sources are anew in every block so long; the masks don't depend on it.
+
+        Returns
+        -------
+        dict of str to ndarray of float32
+            By target, (samples, channels). Above the store's bandwidth each target has the share that it has just
+            below it.
+
+        Raises
+        ------
+        TrackError
+            If the track hasn't one of the targets, or none but the mixture.
+        AudioError, SourceError
+            As `to_audio`.
+        ValueError
+            If the method is unknown, or a parameter out of range.
+        """
+        from norbert_store.resynthesis import separate
+
+        blocks = list(separate(self, mixture, method, targets, iterations, exponent, threshold, block_seconds))
+        return {target: np.concatenate([block[target] for block in blocks]) for target in blocks[0]}
+
+    def label(self, target: str | int) -> str:
+        """Return the label of a target, by label or position, if the track has it.
+
+        Raises
+        ------
+        NameNotFoundError
+            If it hasn't.
+        """
+        label = self._reader.document.targets[self._position("target", target, self._reader.document.targets)]
+        self._check_present(label)
+        return label
 
     def _position(self, what: str, label: str | int, labels: Sequence[str]) -> int:
         if isinstance(label, str) and label in labels:

@@ -72,6 +72,14 @@ def check_progress(to: Console) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+@contextmanager
+def seconds_progress(to: Console, seconds: float) -> Iterator[Callable[[float], None]]:
+    """Show a progress bar of audio; yields what is called with each block's length, seconds."""
+    with Progress(console=to, transient=True, disable=not to.is_terminal) as bar:
+        task = bar.add_task("separating", total=seconds)
+        yield lambda block: bar.update(task, advance=block)
+
+
 def print_summary(to: Console, summary: export.Summary) -> None:
     """Print what an export has done, and its size against that of .npy and of the audio."""
     seconds = summary.audio_seconds

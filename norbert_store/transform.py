@@ -91,6 +91,11 @@ class StoredTransform(ABC):
         """
         raise ValueError(f"transform {self.name!r} has no STFT here: audio can be neither analysed nor made from it")
 
+    @property
+    def covered_bins(self) -> int:
+        """Bins of the STFT, from 0 Hz on, that what is stored tells of."""
+        return bins_within(self.stft.frequencies, float(self.frequencies[-1]))
+
     def frame_seconds(self, frames: int) -> NDArray[np.float64]:
         """Centres of the first ``frames`` frames, in seconds."""
         return np.arange(frames, dtype=np.float64) * (self.hop / self.rate)

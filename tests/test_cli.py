@@ -392,6 +392,24 @@ def test_reconstruct_errors(fails, here):
     assert not (here / "x.wav").exists()
 
 
+def test_separate_writes_a_file_for_each_target(run, here):
+    status, out, err = run("separate", "x.zarr", NAMES[0], "-o", "parts", "--method", "irm")
+    assert (status, out, err) == (0, "wrote drums.wav, bass.wav, other.wav, vocals.wav to parts\n", "")
+    expected = norbert_store.open("x.zarr")[0].separate(method="irm")
+    for target, audio in expected.items():
+        found, rate = soundfile.read(f"parts/{target}.wav", dtype="float32")
+        assert rate == RATE
+        assert np.array_equal(found, audio)
+
+
+def test_separate_errors_leave_no_files(fails, here):
+    assert "method must be one of 'wiener'" in fails("separate", "x.zarr", "0", "--method", "magic", "-o", "parts")
+    assert "x.xyz" in fails("separate", "x.zarr", "0", "--format", "x.xyz", "-o", "parts")
+    damage(here / "x.zarr" / "magnitude" / "c" / "4" / "0" / "0" / "0")
+    assert "target 'vocals'" in fails("separate", "x.zarr", "0", "-o", "parts")
+    assert not list((here / "parts").iterdir())
+
+
 # ---- the installed command
 
 

@@ -422,7 +422,7 @@ def test_source_of_another_rate(tmp_path, options, music):
     soundfile.write(tmp_path / "fast.wav", np.zeros((1000, 2)), 44100)
     with norbert_store.create(tmp_path / "x.zarr", **options()) as writer:
         writer.add("x", music(1000, 0), source="fast.wav")
-    with pytest.raises(AudioError, match="the source of track 'x' has 44100 samples per second, the store 8000"):
+    with pytest.raises(AudioError, match="the source of track 'x' has 44100 samples per second; track 'x' has 8000"):
         norbert_store.open(tmp_path / "x.zarr")[0].to_audio("vocals")
 
 
