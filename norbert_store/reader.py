@@ -9,7 +9,7 @@ along that axis from its start. What comes back is (targets, channels, frames, b
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -225,7 +225,7 @@ class Reader:
         frames: NDArray[np.int64],
         present: Sequence[bool] | None,
         track: str,
-    ) -> Any:
+    ) -> Iterator[tuple[tuple[Any, ...], NDArray[np.uint8]]]:
         """Yield (where in the result, levels of those frames and all bins) for every chunk that is there."""
         scratch = np.empty((self.layout.chunk_frames, self.layout.bins), np.uint8)
         chunk_of_frame = frames // self.layout.chunk_frames
@@ -277,7 +277,7 @@ class Reader:
         Raises
         ------
         DamagedError
-            If it is cut short, or fails its checksum.
+            If it is cut short, fails its checksum, or belongs to another shard.
         """
         if (target, shard) not in self._indexes:
             self._check_own_codecs("chunks of this format")
