@@ -7,8 +7,8 @@ Wiener filter) separate the mixture, once by the exact magnitudes of the stems, 
 quality. Scores: SDR as in BSS Eval v4 (median over frames of a second), and SI-SDR over the whole track, in dB, mean
 over channels. Without ROOT, synthetic music takes MUSDB18's place.
 
-BSS Eval's SDR of images is the energy of the true stem over that of the error, so it needs none of the filters that make
-BSS Eval slow. With --museval, the package museval computes it all the same (a minute and more for each track and
+BSS Eval's SDR of images is the energy of the true stem over that of the error, so it needs none of the filters that
+make BSS Eval slow. With --museval, the package museval computes it all the same (a minute and more for each track and
 method).
 
 Scores are written to OUT/scores.jsonl as they come; a run that was stopped goes on there. At the end stand a table and
