@@ -239,7 +239,8 @@ def source_reference(path: Path, store_folder: Path | None) -> str:
     if store_folder is None:
         return path.absolute().as_uri()
     try:
-        return Path(os.path.relpath(path.absolute(), store_folder.absolute().parent)).as_posix()
+        # resolved, since the way back from the store may not lead through the links that led there
+        return Path(os.path.relpath(path.resolve(), store_folder.resolve().parent)).as_posix()
     except ValueError:  # on Windows, another drive
         return path.absolute().as_uri()
 
@@ -263,21 +264,23 @@ def write_audio(path: str | os.PathLike[str], blocks: Iterable[Audio], rate: int
 
 @contextmanager
 def open_output(path: str | os.PathLike[str], rate: int, channels: int) -> Iterator[soundfile.SoundFile]:
-    """Open an audio file to write blocks (samples, channels) into, as `write_audio` does; an error leaves no file."""
+    """Open an audio file for blocks (samples, channels), as `write_audio` does; an error leaves all as it was."""
     import soundfile
 
     check_output(path)
-    subtype = "FLOAT" if Path(path).suffix.lower() == ".wav" else None
+    final = Path(path)
+    partial = final.with_name(f".{final.stem}.partial{final.suffix}")
+    subtype = "FLOAT" if final.suffix.lower() == ".wav" else None
     try:
-        file = soundfile.SoundFile(path, "w", rate, channels, subtype)
+        file = soundfile.SoundFile(partial, "w", rate, channels, subtype)
     except (soundfile.LibsndfileError, TypeError) as error:
-        raise AudioError(f"{os.fspath(path)} can't be written: {error}") from None
+        raise AudioError(f"{final} can't be written: {error}") from None
     try:
         with file:
             yield file
-    except BaseException:
-        Path(path).unlink(missing_ok=True)
-        raise
+        partial.replace(final)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
@@ -293,6 +296,8 @@ def check_output(path: str | os.PathLike[str]) -> None:
     import soundfile
 
     file = Path(path)
+    if file.is_dir():
+        raise AudioError(f"{file} is a folder; give the name of a file")
     if not file.parent.is_dir():
         raise SourceError(f"there is no folder {file.parent} to write {file.name} into")
     known = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga"}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store.errors import AudioError, MagnitudeError, NorbertStoreError, TrackError
+from norbert_store.errors import AudioError, MagnitudeError, NorbertStoreError
 from norbert_store.format.document import Document, shard_key
 from norbert_store.format.shard import ChunkPlace, pack, with_checksum
 from norbert_store.jpeg.encoder import encode, quantisation_table
@@ -97,7 +97,7 @@ class Bundle:
             for key in self._written_by_track:
                 self._storage.delete(key)
             self._open = before
-            if isinstance(error, NorbertStoreError) and not isinstance(error, TrackError):
+            if isinstance(error, NorbertStoreError):
                 raise type(error)(f"track {name!r}: {error}") from error
             raise
         self.next_chunk += self.document.layout.chunks(encoder.frames)

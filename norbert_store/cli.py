@@ -17,7 +17,7 @@ from norbert_store.version import __version__
 if TYPE_CHECKING:
     from norbert_store.store import Track
 
-_QUALITY_HELP = "From 0 to 100; ten points more halve the coarsest error and cost about 1.5 times the bytes."
+_QUALITY_HELP = "From 0 to 100; ten points more halve the coarsest error, for 1.6 to 2 times the bytes."
 
 
 def main() -> None:
@@ -236,13 +236,13 @@ def separate(
     from norbert_store.terminal import console, seconds_progress
 
     chosen = _track(open_store(store), track)
-    output.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         on_progress = stack.enter_context(seconds_progress(console(), chosen.duration))
         files: dict[str, Any] = {}
         for blocks in separate_track(chosen, mixture, method, iterations=iterations):
             for target, block in blocks.items():
                 if target not in files:
+                    output.mkdir(parents=True, exist_ok=True)
                     place = output / f"{target}.{suffix}"
                     files[target] = stack.enter_context(open_output(place, chosen.rate, len(chosen.channels)))
                 files[target].write(block)

@@ -200,8 +200,10 @@ def export(
                 _add(writer, track, summary)
             except (AudioError, SourceError, TrackError, ValueError) as error:
                 if not skip_broken:
-                    raise
-                summary.skipped.append((track.name, str(error)))
+                    raise type(error)(f"{error}. {out} holds the {summary.tracks} tracks before it") from error
+                place = str(track.path)
+                reason = str(error) if place in str(error) else f"{place}: {error}"
+                summary.skipped.append((track.name, reason))
     if on_progress:
         on_progress(_progress("", len(tracks), tracks, summary, started))
     storage = Storage(out)

@@ -8,7 +8,6 @@ along that axis from its start. What comes back is (targets, channels, frames, b
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -50,7 +49,7 @@ class Reader:
         self.document = Document.from_json(data, self.storage.name)
         self.layout = self.document.layout
         self.table = table(self.layout.curve)
-        self._indexes: OrderedDict[tuple[int, int], ShardIndex | None] = OrderedDict()
+        self._indexes: dict[tuple[int, int], ShardIndex] = {}
         self._blocks: dict[tuple[str, int], NDArray[Any]] = {}
 
     @property
@@ -279,21 +278,25 @@ class Reader:
         DamagedError
             If it is cut short, fails its checksum, or belongs to another shard.
         """
-        if (target, shard) not in self._indexes:
-            self._check_own_codecs("chunks of this format")
-            channels, chunks = len(self.document.channels), self.layout.shard_chunks
-            key = shard_key(target, shard)
-            tail = self.storage.get_suffix(key, tail_bytes(channels, chunks))
-            try:
-                index = None if tail is None else read_tail(tail, channels, chunks, target, shard)
-            except DamagedError as error:
-                label = self.document.targets[target]
-                of_track = f"track {track!r}, " if track else ""
-                raise DamagedError(f"{self.name}: {of_track}target {label!r}: the index of {key}: {error}") from None
-            self._indexes[target, shard] = index
-            while len(self._indexes) > _INDEXES_KEPT:
-                self._indexes.popitem(last=False)
-        return self._indexes[target, shard]
+        known = self._indexes.get((target, shard))
+        if known is not None:
+            return known
+        self._check_own_codecs("chunks of this format")
+        channels, chunks = len(self.document.channels), self.layout.shard_chunks
+        key = shard_key(target, shard)
+        tail = self.storage.get_suffix(key, tail_bytes(channels, chunks))
+        if tail is None:
+            return None
+        try:
+            index = read_tail(tail, channels, chunks, target, shard)
+        except DamagedError as error:
+            label = self.document.targets[target]
+            of_track = f"track {track!r}, " if track else ""
+            raise DamagedError(f"{self.name}: {of_track}target {label!r}: the index of {key}: {error}") from None
+        self._indexes[target, shard] = index
+        if len(self._indexes) > _INDEXES_KEPT:
+            self._indexes.pop(next(iter(self._indexes)), None)
+        return index
 
     def place(self, target: int, channel: int, chunk: int, track: str = "") -> str:
         """Name a chunk by its place along the packed axis, for errors."""

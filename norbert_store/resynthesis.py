@@ -33,11 +33,14 @@ MIXTURE = "mixture"
 # How many of the highest stored bins tell the shares of what lies above the bandwidth.
 _HIGHEST_BINS = 16
 
+# Without centring, the first samples lie under the window's foot, where what storage lost would be blown up.
+_LEAST_WEIGHT = 0.1
+
 
 def resynthesize(track: Track, target: str, mixture: Mixture) -> Iterator[Audio]:
     """Give a target's magnitudes the phase of the mixture; see `Track.to_audio`."""
     stft, channels = track.transform.stft, len(track.channels)
-    synthesis = StftSynthesis(stft, track.samples, channels)
+    synthesis = StftSynthesis(stft, track.samples, channels, least_weight=_LEAST_WEIGHT)
     for start, spectrum in _spectra(track, mixture, FRAMES_PER_BLOCK):
         magnitude = _magnitudes(track, [target], start, len(spectrum))[..., 0]
         yield synthesis.push(magnitude * np.exp(1j * np.angle(spectrum)))
@@ -62,7 +65,7 @@ def separate(
     if not block_seconds > 0:
         raise ValueError(f"block_seconds must be above 0, found {block_seconds!r}")
     frames = max(1, round(min(block_seconds, track.duration) * stft.rate / stft.hop))
-    syntheses = {source: StftSynthesis(stft, track.samples, channels) for source in sources}
+    syntheses = {source: StftSynthesis(stft, track.samples, channels, least_weight=_LEAST_WEIGHT) for source in sources}
     for start, spectrum in _spectra(track, mixture, frames):
         magnitudes = _with_shares_above(track, _magnitudes(track, sources, start, len(spectrum)))
         estimates = _estimate(method, magnitudes, spectrum, stft.weights.sum(), iterations, exponent, threshold)
@@ -153,7 +156,7 @@ def _read_source(track: Track) -> tuple[AudioInfo, Iterator[NDArray[np.float32]]
     if not track.source:
         raise SourceError(f"track {track.name!r} doesn't say where its audio is; give mixture=")
     folder = track.folder
-    place = track.source if folder is None or "://" in track.source else folder.absolute().parent / track.source
+    place = track.source if folder is None or "://" in track.source else folder.resolve().parent / track.source
     try:
         return read_stem(place, MIXTURE)
     except SourceError as error:

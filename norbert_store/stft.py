@@ -122,6 +122,8 @@ class Stft:
     padding: str = "zeros"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.window, str):
+            raise ValueError(f"window must be a name, such as 'hann', found {self.window!r}")
         object.__setattr__(self, "rate", whole_number("rate", self.rate, at_least=1))
         object.__setattr__(self, "n_fft", whole_number("n_fft", self.n_fft, at_least=2))
         if self.n_fft > _LARGEST_FRAME:
@@ -318,9 +320,15 @@ class StftSynthesis:
     channels : int
     dtype : dtype
         float32 or float64.
+    least_weight : float
+        Samples that windows give less weight than this share of what they give far from the ends come out too quiet,
+        instead of divided by next to nothing. 0 inverts exactly; raise it where frames were changed.
     """
 
-    def __init__(self, stft: Stft, samples: int, channels: int, dtype: Any = np.float32) -> None:
+    def __init__(
+        self, stft: Stft, samples: int, channels: int, dtype: Any = np.float32, least_weight: float = 0.0
+    ) -> None:
+        self._least = least_weight * _shortest_overlap(stft.weights, stft.hop)
         self.stft = stft
         self._window = stft.weights.astype(dtype)
         self._skip = stft.n_fft // 2 if stft.centred else 0
@@ -350,7 +358,7 @@ class StftSynthesis:
         samples = slice(min(self._skip, len(audio)), min(self._skip + self._left, len(audio)))
         self._skip -= samples.start
         self._left -= samples.stop - samples.start
-        divisor = weight[samples, np.newaxis]
+        divisor = np.maximum(weight[samples, np.newaxis], self._least)
         return audio[samples] / np.where(divisor > 1e-10, divisor, 1)
 
 

@@ -35,7 +35,10 @@ class Storage:
     """
 
     def __init__(self, location: Location, read_only: bool = True) -> None:
-        self._location = location
+        self._name = str(location)
+        # absolute, so that it stays the same place when the working folder changes
+        remote = isinstance(location, Store) or "://" in os.fspath(location)
+        self._location = location if remote else os.path.abspath(os.fspath(location))  # type: ignore[arg-type]
         self._read_only = read_only
         self._store: Store | None = None
         self._process = 0
@@ -50,7 +53,7 @@ class Storage:
     @property
     def name(self) -> str:
         """The location, for people."""
-        return str(self._location)
+        return self._name
 
     @property
     def folder(self) -> Path | None:
@@ -77,7 +80,7 @@ class Storage:
             try:
                 sync(store._ensure_open())  # the ZipStore of zarr 3.1 doesn't do so when it is first read
             except FileNotFoundError as error:
-                raise StoreNotFoundError(f"there is no store at {self.name}: {error}") from None
+                raise StoreNotFoundError(f"there is no store at {self.name}") from error
             except BadZipFile as error:
                 raise FormatError(f"{self.name} can't be read: {error}") from None
             self._store = store

@@ -265,11 +265,25 @@ class Store:
 
     @property
     def magnitude(self) -> xarray.DataArray:
-        """All tracks along one packed axis (target, channel, frame, frequency), lazy; NaN between tracks."""
+        """All tracks along one packed axis (target, channel, frame, frequency), lazy; see `dataset`."""
         return self.dataset("magnitude")["magnitude"]
 
     def dataset(self, values: Values = "magnitude") -> xarray.Dataset:
-        """All tracks along one packed axis, as a data set; "magnitude" or "levels"."""
+        """All tracks along one packed axis, as a data set; "magnitude" or "levels".
+
+        Magnitudes are NaN where no chunk was written. What stands between a track's last frame and the end of its
+        chunk means nothing: `tracks` tells where each track starts, and how many frames it has.
+
+        Raises
+        ------
+        ValueError
+            If this store is a selection: the packed axis holds all tracks.
+        """
+        if self._rows is not None:
+            raise ValueError(
+                "the packed axis holds the tracks of all splits; take it of the whole store, or go over the tracks of "
+                "this selection one by one"
+            )
         return packed_dataset(self._reader, values)
 
 

@@ -209,7 +209,7 @@ class Writer:
         metadata : mapping, optional
             Anything that JSON can hold.
         labels : mapping, optional
-            Text or numbers that get a column of their own in the track table.
+            Text or numbers that get a column of their own in the track table; None where one isn't known.
 
         Returns
         -------
@@ -271,6 +271,9 @@ class Writer:
             If so many samples don't give so many frames.
         """
         row = self._row(name, split, source, metadata, labels)
+        if not isinstance(magnitude, Mapping):
+            kind = type(magnitude).__name__
+            raise MagnitudeError(f"track {name!r}: expected magnitudes by target, found {kind}")
         with self._bundle.track(name) as track:
             for target, array in magnitude.items():
                 check_target(target, self.document.targets)
@@ -300,9 +303,11 @@ class Writer:
         return {
             "name": name,
             "split": check_text(f"the split of {name!r}", split),
-            "source": check_text(f"the source of {name!r}", os.fspath(source)),
+            "source": check_text(
+                f"the source of {name!r}", os.fspath(source) if isinstance(source, os.PathLike) else source
+            ),
             "metadata": metadata_text(metadata),
-            **(labels or {}),
+            **{label: value for label, value in (labels or {}).items() if value is not None},
         }
 
     def _samples(self, frames: int) -> int:
@@ -423,7 +428,7 @@ def _labels(what: str, labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _channel_labels(channels: int | Sequence[str]) -> tuple[str, ...]:
-    if isinstance(channels, int) and not isinstance(channels, bool):
+    if isinstance(channels, int | np.integer) and not isinstance(channels, bool):
         count = whole_number("channels", channels, at_least=1)
         return _CHANNEL_LABELS.get(count) or tuple(str(channel) for channel in range(count))
     return _labels("channels", channels)  # type: ignore[arg-type]

@@ -335,3 +335,15 @@ def test_audio_that_cannot_be_written_is_an_error_that_names_the_file(tmp_path, 
     (tmp_path / "folder.wav").mkdir()
     with pytest.raises(NorbertStoreError, match=Path(name).name):
         write_audio(tmp_path / name, [np.zeros((10, 2))], RATE, 2)
+
+
+def test_an_error_while_writing_leaves_the_old_file(tmp_path):
+    def blocks():
+        yield np.zeros((10, 2))
+        raise ValueError("no more")
+
+    (tmp_path / "x.wav").write_bytes(b"old")
+    with pytest.raises(ValueError, match="no more"):
+        write_audio(tmp_path / "x.wav", blocks(), RATE, 2)
+    assert (tmp_path / "x.wav").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.wav"]

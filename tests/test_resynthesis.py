@@ -138,3 +138,13 @@ def test_magnitudes_without_a_transform_cannot_be_separated(tmp_path):
         writer.add_magnitude("x", {target: np.full((1, 5, 2), 0.5) for target in "ab"})
     with pytest.raises(ValueError, match="transform 'cqt' has no STFT here"):
         norbert_store.open(tmp_path / "x.zarr")[0].separate(np.zeros((500, 1)))
+
+
+def test_frames_that_begin_at_zero_do_not_blow_up_the_first_samples(tmp_path, music):
+    stems = music(16000, 1)
+    transform = norbert_store.TF(rate=8000, n_fft=512, centred=False)
+    with norbert_store.create(tmp_path / "x.zarr", targets=tuple(stems), transform=transform) as writer:
+        writer.add("music", stems)
+    audio = norbert_store.open(tmp_path / "x.zarr")[0].to_audio("mixture", stems["mixture"])
+    assert np.abs(audio).max() < 1.2 * np.abs(stems["mixture"]).max()
+    assert decibel(stems["mixture"][200:-200], audio[200:-200]) > 15

@@ -198,6 +198,7 @@ def test_hop_is_half_a_frame_unless_given():
         ({"hop": 2048}, "hop of 2048 can't be inverted.*use a hop of at most 1024"),
         ({"hop": 3000}, "hop of 3000 can't be inverted"),
         ({"window": "no such window"}, "no such window|[Uu]nknown window"),
+        ({"window": ("kaiser", 8.0)}, "window must be a name, such as 'hann', found"),
         ({"padding": "reflect"}, "padding must be 'zeros', found 'reflect'"),
     ],
 )

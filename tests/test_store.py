@@ -16,6 +16,7 @@ import xarray
 
 import norbert_store
 from norbert_store.errors import AudioError, FormatError, NameNotFoundError, NorbertStoreError, SourceError
+from norbert_store.sources.synthetic import write_musdb
 from norbert_store.transform import LinearBins, MelBands, ReadyBins
 
 NAMES = ["Ann - Long", "Bob - Short", "Žofie – Ticho", "one sample"]
@@ -470,3 +471,38 @@ def test_opening_takes_no_more_than_the_document(small):
         "assert len(db) == 4; sys.exit(any(name in sys.modules for name in ('scipy', 'matplotlib', 'PIL', 'dask')))"
     )
     assert subprocess.run([sys.executable, "-c", code, str(small.path)], check=False).returncode == 0
+
+
+def test_a_store_opened_by_a_relative_path_stays_open_elsewhere(small_copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(small_copy.parent)
+    db = norbert_store.open(small_copy.name)
+    assert db.location == small_copy.name
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert np.isfinite(db[0].magnitude.sel(target="mixture").values).all()
+
+
+def test_a_selection_has_no_packed_axis(db):
+    with pytest.raises(ValueError, match="holds the tracks of all splits"):
+        db.split("train").magnitude  # noqa: B018
+    with pytest.raises(ValueError, match="holds the tracks of all splits"):
+        db.select([0]).dataset("levels")
+
+
+def test_source_is_found_through_links(small, tmp_path, options, music):
+    real = tmp_path / "real" / "deep"
+    real.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(real, target_is_directory=True)
+    write_musdb(tmp_path / "musdb", tracks=1, seconds=0.5, rate=8000)
+    norbert_store.export_musdb(tmp_path / "musdb", tmp_path / "link" / "x.zarr")
+    for place in (tmp_path / "link", real):
+        assert norbert_store.open(place / "x.zarr")[0].to_audio("vocals").shape == (4000, 2)
+
+
+def test_reading_from_many_threads_with_few_indexes_kept(small, monkeypatch):
+    monkeypatch.setattr("norbert_store.reader._INDEXES_KEPT", 1)
+    db = norbert_store.open(small.path)
+    expected = small.db[0].magnitude.values
+    with ThreadPoolExecutor(8) as pool:
+        for values in pool.map(lambda _: db[0].magnitude.values, range(60)):
+            assert np.array_equal(values, expected, equal_nan=True)

@@ -24,6 +24,9 @@ ROWS_PER_CHUNK = 16384
 
 Label = str | bool | int | float
 
+# what a column takes, by its data type
+_FITS = {"string": ("string",), "bool": ("bool",), "int64": ("int64",), "float64": ("float64", "int64")}
+
 _LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\- ]*")
 
 
@@ -144,7 +147,7 @@ def check_labels(labels: Mapping[str, Label] | None, columns: Iterable[Column], 
     Parameters
     ----------
     labels : mapping, optional
-        Of the track.
+        Of the track; None stands for "not known".
     columns : iterable of Column
         Those of the labels so far.
     rows : int
@@ -157,7 +160,7 @@ def check_labels(labels: Mapping[str, Label] | None, columns: Iterable[Column], 
     """
     if not isinstance(labels, Mapping | None):
         raise TrackError(f"labels must be a mapping, found {type(labels).__name__}")
-    labels = labels or {}
+    labels = {name: value for name, value in (labels or {}).items() if value is not None}
     known = {column.name: column for column in columns}
     new: dict[str, Column] = {}
     for name, value in labels.items():
@@ -169,7 +172,7 @@ def check_labels(labels: Mapping[str, Label] | None, columns: Iterable[Column], 
                     f"known' in the {rows} tracks before; give it for every track, or as text or float"
                 )
             new[name] = column
-        elif column.data_type != known[name].data_type:
+        elif column.data_type not in _FITS[known[name].data_type]:
             raise TrackError(f"the label {name!r} was {known[name].data_type} before, now found {value!r}")
         if isinstance(value, str):
             check_text(f"the label {name!r}", value)

@@ -1,9 +1,9 @@
 """Levels to JPEG: the quantisation table, and the bytes.
 
 ``quality`` is a number from 0 to 100. It sets the table's smallest step, ``2 ** ((100 - quality) / 10)``: 1 at 100,
-4 at the default of 80, and twice as coarse for every ten points less. The step grows along frequency and stays flat
-along time, for a smooth table that favours time costs the fewest bytes at equal error on spectrograms
-(``docs/format.md``).
+4 at the default of 80, and twice as coarse for every ten points less, down to 20, where steps reach their largest, 255.
+The step grows along frequency and stays flat along time, for a smooth table that favours time costs the fewest bytes at
+equal error on spectrograms (``docs/format.md``).
 """
 
 from __future__ import annotations

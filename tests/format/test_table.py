@@ -131,7 +131,7 @@ def test_whole_numbers_and_truth_values_cannot_be_left_out(value):
         check_labels({}, [label_column("x", value)], rows=1)
 
 
-@pytest.mark.parametrize(("first", "second"), [("a", 1), (1, 1.5), (1.5, 1), (True, 1), (1, True), (1, "1")])
+@pytest.mark.parametrize(("first", "second"), [("a", 1), (1, 1.5), (1.5, True), (True, 1), (1, True), (1, "1")])
 def test_labels_keep_their_type(first, second):
     column = label_column("x", first)
     with pytest.raises(TrackError, match=f"the label 'x' was {column.data_type} before, now found {second!r}"):
@@ -160,3 +160,11 @@ def test_no_labels():
 )
 def test_numpy_labels_are_taken_as_plain_ones(value, data_type):
     assert label_column("label", value).data_type == data_type
+
+
+def test_a_whole_number_fits_a_column_of_fractions_and_none_is_not_known():
+    tempo, genre = label_column("tempo", 120.5), label_column("genre", "Rock")
+    assert check_labels({"tempo": 121, "genre": None}, [tempo, genre], rows=1) == {}
+    assert check_labels({"mood": None}, [tempo, genre], rows=1) == {}
+    with pytest.raises(TrackError, match="'year' is missing"):
+        check_labels({"year": None}, [label_column("year", 1969)], rows=1)
