@@ -250,7 +250,7 @@ def separate(
     click.echo(f"wrote {', '.join(f'{target}.{suffix}' for target in files)} to {output}")
 
 
-# ---- helpers
+# ---- shared by commands
 
 
 def _track(db: Any, track: str) -> Track:
