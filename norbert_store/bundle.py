@@ -19,7 +19,7 @@ from norbert_store.format.document import Document, shard_key
 from norbert_store.format.shard import ChunkPlace, pack, with_checksum
 from norbert_store.jpeg.encoder import encode, quantisation_table
 from norbert_store.jpeg.stream import BLOCK
-from norbert_store.levels import TOLERANCE, as_floats, check_magnitude, quantize, round_up
+from norbert_store.levels import TOLERANCE, as_floats, check_magnitude, round_up, to_levels
 from norbert_store.stft import StftStream
 from norbert_store.storage import Storage
 from norbert_store.transform import StoredTransform
@@ -254,7 +254,7 @@ class TrackEncoder:
             return
         image = np.zeros((layout.chunk_frames, layout.bins), np.uint8)
         for channel in range(magnitude.shape[1]):
-            image[:frames] = quantize(magnitude[:, channel], layout.curve)
+            image[:frames] = to_levels(layout.curve.compress(magnitude[:, channel]))
             # an edge within a block would cost bytes, and ring into the last frames
             image[frames : -(-frames // BLOCK) * BLOCK] = image[frames - 1]
             self._bundle.put(target, channel, chunk, encode(image, self._bundle.table))

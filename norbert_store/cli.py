@@ -110,32 +110,24 @@ def folder(root: Path, out: str, skip_broken: bool, **options: Any) -> None:
 
 def _export(tracks: Any, out: str, targets: tuple[str, ...], skip_broken: bool, options: dict[str, Any]) -> None:
     from norbert_store.export import export as export_tracks
+    from norbert_store.export import first_info
     from norbert_store.terminal import console, export_progress, print_summary
 
     to = console()
-    transform = _transform_options(tracks, options)
+    rate = first_info(tracks, skip_broken).rate
+    transform = _transform(rate, options.pop("n_fft"), options.pop("hop"), options.pop("n_mels"))
     with export_progress(to, len(tracks)) as on_progress:
         summary = export_tracks(
-            tracks, out, targets, skip_broken=skip_broken, on_progress=on_progress, **transform, **options
+            tracks, out, targets, skip_broken=skip_broken, on_progress=on_progress, transform=transform, **options
         )
     print_summary(to, summary)
 
 
-def _transform_options(tracks: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Take n_fft, hop and n_mels out of the options and make a transform of them, at the first track's rate."""
-    from norbert_store.errors import AudioError, SourceError
+def _transform(rate: int, n_fft: int, hop: int, n_mels: int | None) -> Any:
     from norbert_store.stft import Stft
     from norbert_store.transform import Mel
 
-    n_fft, hop, n_mels = options.pop("n_fft"), options.pop("hop"), options.pop("n_mels")
-    for track in tracks:
-        try:
-            rate = track.info().rate
-        except (AudioError, SourceError):
-            continue  # the export says what is to be said of it
-        stft = Stft(rate=rate, n_fft=n_fft, hop=hop)
-        return {"transform": stft if n_mels is None else Mel(n_mels, rate, n_fft, hop)}
-    return {}
+    return Stft(rate=rate, n_fft=n_fft, hop=hop) if n_mels is None else Mel(n_mels, rate, n_fft, hop)
 
 
 # ---- looking

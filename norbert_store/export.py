@@ -185,7 +185,7 @@ def export(
         If a track can't be exported, unless ``skip_broken``.
     """
     started = time.monotonic()
-    info = _first_info(tracks, skip_broken)
+    info = first_info(tracks, skip_broken)
     if "transform" not in options:
         options.setdefault("rate", info.rate)
     options.setdefault("channels", info.channels)
@@ -227,7 +227,14 @@ def _add(writer: Writer, track: SourceTrack, summary: Summary) -> None:
     summary.audio_bytes += track.audio_bytes()
 
 
-def _first_info(tracks: Sequence[SourceTrack], skip_broken: bool) -> AudioInfo:
+def first_info(tracks: Sequence[SourceTrack], skip_broken: bool) -> AudioInfo:
+    """Read the headers of the first track; with ``skip_broken``, of the first that can be read.
+
+    Raises
+    ------
+    SourceError, AudioError
+        If it can't be read.
+    """
     for track in tracks:
         try:
             return track.info()

@@ -22,7 +22,7 @@ from norbert_store.errors import MagnitudeError, StoreExistsError, TrackError
 from norbert_store.format.document import ROOT_KEY, TRACK_GROUP, Document, Layout, group_document, json_bytes
 from norbert_store.format.table import Column, Label, check_labels, check_name, check_text, metadata_text
 from norbert_store.jpeg.encoder import DEFAULT_QUALITY, check_quality
-from norbert_store.jpeg.stream import LARGEST_SIDE
+from norbert_store.jpeg.stream import BLOCK, LARGEST_SIDE
 from norbert_store.levels import Curve, PowerCurve
 from norbert_store.stems import Stems, blocks_of_stems, check_target
 from norbert_store.stft import Stft, whole_number
@@ -225,13 +225,13 @@ class Writer:
         MagnitudeError
             If a magnitude exceeds the reference. The message tells the reference that the track needs.
         """
-        row = self._row(name, split, source, metadata, labels)
+        row, columns = self._row(name, split, source, metadata, labels)
         rate = self.transform.stft.rate
         with self._bundle.track(name) as track:
             for target, block in blocks_of_stems(stems, self.document.targets, rate):
                 track.push(target, block)
             place = track.place(samples=track.finish())
-        return self._finish_track(row, place, labels)
+        return self._finish_track(row, columns, place)
 
     def add_magnitude(
         self,
@@ -270,7 +270,7 @@ class Writer:
         ValueError
             If so many samples don't give so many frames.
         """
-        row = self._row(name, split, source, metadata, labels)
+        row, columns = self._row(name, split, source, metadata, labels)
         if not isinstance(magnitude, Mapping):
             kind = type(magnitude).__name__
             raise MagnitudeError(f"track {name!r}: expected magnitudes by target, found {kind}")
@@ -283,7 +283,7 @@ class Writer:
             samples = self._samples(frames) if samples is None else whole_number("samples", samples, at_least=1)
             self._check_samples(samples, frames)
             place = track.place(samples)
-        return self._finish_track(row, place, labels)
+        return self._finish_track(row, columns, place)
 
     def _row(
         self,
@@ -292,15 +292,14 @@ class Writer:
         source: str,
         metadata: Mapping[str, Any] | None,
         labels: Mapping[str, Label] | None,
-    ) -> dict[str, Any]:
-        """Check what goes into the track table, before any work is done."""
+    ) -> tuple[dict[str, Any], tuple[Column, ...]]:
+        """Check what goes into the track table, before any work is done; return it, and columns that are new."""
         if self._closed:
             raise TrackError(f"the writer of {self._storage.name} is closed; no track can be added")
         if check_name(name) in self._names:
             raise TrackError(f"there is a track named {name!r} already; every name stands once")
-        rows = len(self._names)
-        check_labels(labels, self._labels, rows)
-        return {
+        new = check_labels(labels, self._labels, len(self._names))
+        row = {
             "name": name,
             "split": check_text(f"the split of {name!r}", split),
             "source": check_text(
@@ -309,6 +308,7 @@ class Writer:
             "metadata": metadata_text(metadata),
             **{label: value for label, value in (labels or {}).items() if value is not None},
         }
+        return row, tuple(new.values())
 
     def _samples(self, frames: int) -> int:
         """Length of the audio that a number of frames stands for."""
@@ -325,9 +325,8 @@ class Writer:
         if expected != frames:
             raise MagnitudeError(f"{samples} samples of audio give {expected} frames, found {frames}")
 
-    def _finish_track(self, row: dict[str, Any], place: Place, labels: Mapping[str, Label] | None) -> Place:
-        new = check_labels(labels, self._labels, len(self._names))
-        self._labels = (*self._labels, *new.values())
+    def _finish_track(self, row: dict[str, Any], columns: tuple[Column, ...], place: Place) -> Place:
+        self._labels = (*self._labels, *columns)
         self._names.add(row["name"])
         self._waiting.append({**row, **asdict(place)})
         if len(self._waiting) >= self._bundle_tracks:
@@ -436,9 +435,9 @@ def _channel_labels(channels: int | Sequence[str]) -> tuple[str, ...]:
 
 def _chunk_frames(chunk_frames: int | None, bins: int) -> int:
     if chunk_frames is None:
-        return int(np.clip(round(PIXELS_PER_CHUNK / bins / 8) * 8, 8, _MOST_CHUNK_FRAMES))
-    if whole_number("chunk_frames", chunk_frames, at_least=1) % 8:
-        raise ValueError(f"chunk_frames must be a multiple of 8, found {chunk_frames}")
+        return int(np.clip(round(PIXELS_PER_CHUNK / bins / BLOCK) * BLOCK, BLOCK, _MOST_CHUNK_FRAMES))
+    if whole_number("chunk_frames", chunk_frames, at_least=1) % BLOCK:
+        raise ValueError(f"chunk_frames must be a multiple of {BLOCK}, found {chunk_frames}")
     return chunk_frames
 
 

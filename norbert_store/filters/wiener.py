@@ -69,7 +69,7 @@ from norbert_store.filters.masks import (
     check_fit,
     shares,
 )
-from norbert_store.stft import Spectrum
+from norbert_store.stft import Spectrum, whole_number
 from norbert_store.transform import Magnitude
 
 # Complex numbers, over all sources, channels and frames, that are refined at a time: few enough to stay in the cache,
@@ -137,7 +137,7 @@ def wiener(
     alpha = as_exponent("alpha", alpha)
     if alpha != 1 and not use_softmask:
         raise ValueError(f"alpha is the exponent of the mask, and use_softmask is False; leave it at 1, found {alpha}")
-    iterations = _as_iterations(iterations)
+    iterations = whole_number("iterations", iterations, at_least=0)
     eps = _as_eps(eps, x)
     scale = max(1.0, _peak(x) / LOUDEST) if iterations else 1.0
 
@@ -256,7 +256,7 @@ def expectation_maximization(
     y = as_array("y", y, SOURCES_AXES, np.complexfloating)
     x = as_array("x", x, MIXTURE_AXES, np.complexfloating)
     _check_shape("y", y, (*x.shape, y.shape[3]), "to fit the mixture x")
-    iterations = _as_iterations(iterations)
+    iterations = whole_number("iterations", iterations, at_least=0)
     eps = _as_eps(eps, x)
     dtype = np.result_type(y, x)
     estimates = np.empty(y.shape, dtype)
@@ -715,12 +715,6 @@ def _magnitudes_and_mixture(v: ArrayLike, x: ArrayLike) -> tuple[Magnitude, Spec
     x = as_array("x", x, MIXTURE_AXES, np.complexfloating)
     check_fit(v, x)
     return v, x
-
-
-def _as_iterations(iterations: int) -> int:
-    if isinstance(iterations, bool) or not isinstance(iterations, int | np.integer) or iterations < 0:
-        raise ValueError(f"iterations must be a whole number of at least 0, found {iterations!r}")
-    return int(iterations)
 
 
 def _as_eps(eps: float | None, x: Spectrum) -> float:

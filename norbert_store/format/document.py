@@ -14,6 +14,7 @@ from typing import Any
 
 from norbert_store.errors import FormatError
 from norbert_store.format.table import BASE_COLUMNS, BASE_NAMES, ROWS_PER_CHUNK, Column
+from norbert_store.jpeg.stream import BLOCK
 from norbert_store.levels import Curve, curve_from_config
 from norbert_store.version import __version__
 
@@ -25,10 +26,10 @@ MAGNITUDE = "magnitude"
 DIMENSIONS = ("target", "channel", "frame", "frequency")
 TRACK_GROUP = "track"
 
+# as in norbert_store.codecs, which isn't imported here: it loads the encoder, and opening a store must not
 QUANTIZE = "norbert_store.quantize"
 JPEG = "norbert_store.jpeg"
 
-_BLOCK = 8
 _REQUIRED = ("version", "tracks", "frames", "targets", "channels", "transform")
 
 
@@ -332,8 +333,8 @@ def _read_layout(
         labelled = [len(attributes["targets"]), len(attributes["channels"]), attributes["frames"]]
         if shape[:3] != labelled:
             faults.append(f"/{MAGNITUDE} has shape {shape}; the attributes say {[*labelled, 'bins']}")
-    if chunk[:2] != [1, 1] or chunk[2] < 1 or chunk[2] % _BLOCK or chunk[3] != shape[3]:
-        faults.append(f"chunks must be [1, 1, a multiple of {_BLOCK}, {shape[3]}], found {chunk}")
+    if chunk[:2] != [1, 1] or chunk[2] < 1 or chunk[2] % BLOCK or chunk[3] != shape[3]:
+        faults.append(f"chunks must be [1, 1, a multiple of {BLOCK}, {shape[3]}], found {chunk}")
     elif shard[:2] != [1, shape[1]] or shard[2] % chunk[2] or shard[2] < 1 or shard[3] != shape[3]:
         faults.append(f"shards must be [1, {shape[1]}, a multiple of {chunk[2]}, {shape[3]}], found {shard}")
     if len(faults) > before:
