@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from norbert_store.store import Store, Track
     from norbert_store.store import open_store as open
     from norbert_store.transform import Mel, ReadyBins
-    from norbert_store.writer import Writer, create
+    from norbert_store.writer import Writer, append, create
 
 # public name -> where it lives, and its name there
 _HOMES = {
@@ -34,6 +34,7 @@ _HOMES = {
     "TF": ("chain", "TF"),
     "Track": ("store", "Track"),
     "Writer": ("writer", "Writer"),
+    "append": ("writer", "append"),
     "create": ("writer", "create"),
     "export_musdb": ("sources.musdb", "export_musdb"),
     "open": ("store", "open_store"),
@@ -54,6 +55,7 @@ __all__ = [
     "Track",
     "Writer",
     "__version__",
+    "append",
     "create",
     "export_musdb",
     "open",

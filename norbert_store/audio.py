@@ -39,6 +39,8 @@ STEM_SUFFIXES = (".mp4", ".m4a")
 _CUT_OFF = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
 # Programs that write into a pipe put a length from here on, before they know it.
 _UNKNOWN_LENGTH = 0x7FFFF000
+# What libsndfile takes a FLAC for whose writer didn't know it.
+_UNKNOWN_SAMPLES = 2**62
 
 # The order in which MUSDB18 writes its streams, for files whose streams bear no names.
 _MUSDB_ORDER = ("mixture", "drums", "bass", "other", "vocals")
@@ -89,6 +91,8 @@ def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
         raise AudioError(f"{os.fspath(path)} is cut off: its header says {cut_off[1]} bytes, found {cut_off[2]}")
     if info.frames == 0:
         raise AudioError(f"{os.fspath(path)} holds no samples")
+    if info.frames >= _UNKNOWN_SAMPLES:
+        raise AudioError(f"{os.fspath(path)} doesn't say how long it is, as if written into a pipe; write it anew")
     return AudioInfo(int(info.samplerate), int(info.channels), int(info.frames))
 
 

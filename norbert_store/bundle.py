@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from norbert_store.errors import AudioError, MagnitudeError, NorbertStoreError
 from norbert_store.format.document import Document, shard_key
 from norbert_store.format.shard import ChunkPlace, pack, with_checksum
-from norbert_store.jpeg.encoder import encode, quantisation_table
+from norbert_store.jpeg.encoder import DEFAULT_QUALITY, encode, quantisation_table
 from norbert_store.jpeg.stream import BLOCK
 from norbert_store.levels import TOLERANCE, as_floats, check_magnitude, round_up, to_levels
+from norbert_store.stems import Stems, blocks_of_stems
 from norbert_store.stft import StftStream
 from norbert_store.storage import Storage
 from norbert_store.transform import StoredTransform
@@ -67,16 +68,46 @@ class Bundle:
     transform : StoredTransform
     first_chunk : int
         Where the bundle begins along the packed axis, in chunks; a shard's beginning.
+    end_chunk : int, optional
+        Where the next bundle begins, if that is known: this one stays before it.
     """
 
-    def __init__(self, storage: Storage, document: Document, transform: StoredTransform, first_chunk: int) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        document: Document,
+        transform: StoredTransform,
+        first_chunk: int,
+        end_chunk: int | None = None,
+    ) -> None:
         self.document = document
         self.transform = transform
         self.next_chunk = first_chunk
-        self.table = quantisation_table(document.encoder["quality"])
+        self.end_chunk = end_chunk
+        self.table = quantisation_table(document.encoder.get("quality", DEFAULT_QUALITY))
         self._storage = storage
         self._open = {target: _OpenShard() for target in document.targets}
         self._written_by_track: list[str] = []
+
+    def add(self, name: str, stems: Stems) -> Place:
+        """Take a track of audio.
+
+        Parameters
+        ----------
+        name : str
+            For errors.
+        stems : mapping or iterable
+            As `norbert_store.writer.Writer.add` takes them.
+
+        Raises
+        ------
+        TrackError, AudioError, SourceError, MagnitudeError
+            As `Writer.add`.
+        """
+        with self.track(name) as track:
+            for target, block in blocks_of_stems(stems, self.document.targets, self.transform.stft.rate):
+                track.push(target, block)
+            return track.place(samples=track.finish())
 
     @contextmanager
     def track(self, name: str) -> Iterator[TrackEncoder]:
@@ -103,7 +134,15 @@ class Bundle:
         self.next_chunk += self.document.layout.chunks(encoder.frames)
 
     def put(self, target: str, channel: int, chunk: int, jpeg: bytes) -> None:
-        """Put one encoded chunk at its place along the packed axis; write the shard before, if this begins another."""
+        """Put one encoded chunk at its place along the packed axis; write the shard before, if this begins another.
+
+        Raises
+        ------
+        AudioError
+            If the place belongs to the next bundle.
+        """
+        if self.end_chunk is not None and chunk >= self.end_chunk:
+            raise AudioError(f"target {target!r} is longer than the header of its file says; write the file anew")
         number, within = divmod(chunk, self.document.layout.shard_chunks)
         shard = self._open[target]
         if number != shard.number:

@@ -445,8 +445,11 @@ def modules(metadata: Mapping[str, Any]) -> list[Module]:
     >>> modules({"steps": [{"step": "LogScaler", "range_decibel": 60.0}, {"step": "Quantizer"}]})
     [LogScaler(reference=1.0, range_decibel=60.0), Quantizer()]
     """
+    steps = metadata.get("steps", [])
+    if not isinstance(steps, list | tuple):
+        raise ValueError(f"expected a list of objects as the steps, found {steps!r}")
     chain = []
-    for step in metadata.get("steps", []):
+    for step in steps:
         try:
             # how long one piece of audio was is no parameter of a transform
             parameters = {key: value for key, value in step.items() if key not in ("step", "samples")}

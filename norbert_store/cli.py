@@ -6,6 +6,9 @@ Errors that this library raises on purpose are printed as one line, with exit st
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +30,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("norbert-store: stopped", err=True)
+    except click.Abort as error:  # click's word for an interrupt from the keyboard
+        why = str(error.__cause__ or "")
+        click.echo(f"norbert-store: stopped. {why}" if why else "norbert-store: stopped", err=True)
         sys.exit(130)
     except (NorbertStoreError, OSError, ValueError, IndexError, ImportError) as error:
         click.echo(f"norbert-store: {_one_line(error)}", err=True)
@@ -81,6 +85,9 @@ def _export_options(command: Any) -> Any:
             click.option("--reference", default=1.0, show_default=True, help="Largest magnitude that can be stored."),
             click.option("--title", default="", help="Title of the data set."),
             click.option("--skip-broken", is_flag=True, help="Go on without tracks that can't be read."),
+            click.option("--resume", is_flag=True, help="Go on where an export was interrupted, or add new tracks."),
+            click.option("--workers", type=click.IntRange(1), help="Processes on this machine.  [default: this one]"),
+            click.option("--dask", metavar="ADDRESS", help="Scheduler of a Dask cluster that does the work."),
         )
     ):
         command = option(command)
@@ -116,11 +123,45 @@ def _export(tracks: Any, out: str, targets: tuple[str, ...], skip_broken: bool, 
     to = console()
     rate = first_info(tracks, skip_broken).rate
     transform = _transform(rate, options.pop("n_fft"), options.pop("hop"), options.pop("n_mels"))
-    with export_progress(to, len(tracks)) as on_progress:
-        summary = export_tracks(
-            tracks, out, targets, skip_broken=skip_broken, on_progress=on_progress, transform=transform, **options
-        )
+    with (
+        _executor(options.pop("workers"), options.pop("dask")) as executor,
+        export_progress(to, len(tracks)) as on_progress,
+    ):
+        try:
+            summary = export_tracks(
+                tracks,
+                out,
+                targets,
+                executor=executor,
+                skip_broken=skip_broken,
+                on_progress=on_progress,
+                transform=transform,
+                **options,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{out} holds what was done; the same command with --resume goes on") from None
     print_summary(to, summary)
+
+
+@contextmanager
+def _executor(workers: int | None, dask: str | None) -> Iterator[Executor | None]:
+    """Processes on this machine, or on those of a Dask cluster."""
+    if dask is not None:
+        if workers is not None:
+            raise click.UsageError("give --workers or --dask, not both")
+        try:
+            from distributed import Client
+        except ImportError:
+            raise ImportError("--dask needs the package distributed: pip install 'norbert_store[dask]'") from None
+        with Client(dask) as client:  # type: ignore[no-untyped-call]
+            yield client.get_executor()
+    elif workers is not None and workers > 1:
+        from norbert_store.parallel import process_pool
+
+        with process_pool(workers) as pool:
+            yield pool
+    else:
+        yield None
 
 
 def _transform(rate: int, n_fft: int, hop: int, n_mels: int | None) -> Any:
@@ -153,22 +194,46 @@ def info(store: str, track: str | None) -> None:
 
 @cli.command()
 @click.argument("store")
-def verify(store: str) -> None:
+@click.option("--quick", is_flag=True, help="Check the bytes of chunks, but don't decode them.")
+@click.option("--workers", type=click.IntRange(1), help="Threads.  [default: as many as there are processors]")
+def verify(store: str, quick: bool, workers: int | None) -> None:
     """Check that STORE is whole.
 
-    Checked are documents, track table, and presence, checksums and headers of all chunks. Prints a line for each fault,
-    and exits with status 1 if there is one.
+    Checked are documents, labels and track table, and presence, checksums, headers and decoding of all chunks. Prints a
+    line for each fault, and exits with status 1 if there is one.
     """
     from norbert_store.terminal import check_progress, console, counted, printable
     from norbert_store.verify import verify as verify_store
 
     to = console()
     with check_progress(to) as on_progress:
-        faults = verify_store(store, on_progress)
+        faults = verify_store(store, decode=not quick, workers=workers, on_progress=on_progress)
     for fault in faults:
-        to.print(printable(fault))
+        to.print(printable(str(fault)))
     to.print(f"{store}: {counted(len(faults), 'fault')}" if faults else f"{store} is whole")
     sys.exit(1 if faults else 0)
+
+
+@cli.command()
+@click.argument("store")
+@click.option(
+    "--root", type=click.Path(path_type=Path), help="Folder with the audio, if it was moved since the export."
+)
+@click.option("--drop", is_flag=True, help="Take tracks out of the store that can't be made again.")
+def repair(store: str, root: Path | None, drop: bool) -> None:
+    """Make what is damaged in STORE again.
+
+    Chunks are encoded again from the audio that the store was made of; nobody should read the store meanwhile. Exits
+    with status 1 if the store isn't whole after that.
+    """
+    from norbert_store.repair import repair as repair_store
+    from norbert_store.terminal import console, print_repairs, repair_progress
+
+    to = console()
+    with repair_progress(to) as on_progress:
+        repairs = repair_store(store, root=root, drop=drop, on_progress=on_progress)
+    print_repairs(to, repairs)
+    sys.exit(0 if repairs.whole else 1)
 
 
 @cli.command()

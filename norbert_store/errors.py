@@ -40,6 +40,18 @@ class StoreNotFoundError(NorbertStoreError, FileNotFoundError):
     """There is no store where one was to be opened."""
 
 
+class StoreInUseError(NorbertStoreError, OSError):
+    """Somebody else writes to the store."""
+
+
+class StorageError(NorbertStoreError, OSError):
+    """The place where a store lies can't be read or written: a full disk, a missing right, a server that fails."""
+
+
+class WorkerError(NorbertStoreError, OSError):
+    """Processes that were to do the work died, again and again."""
+
+
 class SourceError(NorbertStoreError, OSError):
     """The audio that a track was made of, or a data set, isn't where it was looked for."""
 

@@ -150,7 +150,7 @@ def curve_from_config(config: Mapping[str, Any]) -> Curve:
     """
     parameters = dict(config)
     name = parameters.pop("curve", PowerCurve.name)
-    if name not in CURVES:
+    if not isinstance(name, str) or name not in CURVES:
         raise ValueError(f"curve {name!r} is unknown; expected one of {', '.join(map(repr, CURVES))}")
     try:
         return CURVES[name](**parameters)

@@ -15,6 +15,7 @@ ITU-T T.81 annex B (JPEG) and T.87 (JPEG-LS); W3C PNG 3rd edition, 11.3.3.2; ISO
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -37,8 +38,13 @@ _KEYWORD = b"norbert_store"
 _UUID = bytes.fromhex("9d3ab30d4b2b5c5ba2d4b8f3a34c7f1e")
 _COMMENT = 0xFE
 _IMAGE_DESCRIPTION = 270
+# columns, rows, samples per pixel
+_SIZE_TAGS = (256, 257, 277)
 _LONGEST_COMMENT = 65533
 _LARGEST_AVIF_SIDE = 32768
+# as many as a picture may claim to have in a few bytes, as silence does; in more bytes, it may have more
+_MOST_PIXELS = 1 << 26
+_MOST_PIXELS_PER_BYTE = 256
 
 
 def write_picture(picture: Picture, format: str, quality: float, note: Note) -> bytes:  # noqa: A002
@@ -65,7 +71,9 @@ def write_picture(picture: Picture, format: str, quality: float, note: Note) -> 
         raise ValueError(f"expected a picture (rows, columns) of uint8, found shape {picture.shape} of {picture.dtype}")
     text = json.dumps(note, allow_nan=False).encode()
     try:
-        return bytes(container.encode(np.ascontiguousarray(picture), quality, text))
+        data = bytes(container.encode(np.ascontiguousarray(picture), quality, text))
+        _check_size(container, data)
+        return data
     except ValueError:
         raise
     except Exception as error:  # every encoder has errors of its own
@@ -93,6 +101,7 @@ def read_picture(data: bytes) -> tuple[Picture, dict[str, Any]]:
         raise ValueError(f"not a picture in one of the formats {', '.join(FORMATS)}; it begins with {begin}")
     container = FORMATS[name]
     try:
+        _check_size(container, data)
         note = json.loads(next(container.read_note(data), b"{}"))
         picture = np.asarray(container.decode(data))
     except JpegError:
@@ -104,6 +113,16 @@ def read_picture(data: bytes) -> tuple[Picture, dict[str, Any]]:
     if not isinstance(note, dict):
         raise ValueError(f"expected a JSON object as the note of the {name} picture, found {note!r}")
     return picture, note
+
+
+def _check_size(container: _Container, data: bytes) -> None:
+    """Refuse a picture that claims far more pixels than its bytes can hold, before memory is taken for them."""
+    size = container.read_size(data)
+    if math.prod(size) > max(_MOST_PIXELS, _MOST_PIXELS_PER_BYTE * len(data)):
+        raise ValueError(
+            f"{len(data)} bytes claim to hold {' x '.join(map(str, size))} pixels, more than is believed of so few; "
+            "use png for a picture that is so large and so empty"
+        )
 
 
 # ---- where the note stands
@@ -153,6 +172,9 @@ def _read_text_chunk(data: bytes) -> Iterator[bytes]:
         (length,) = struct.unpack_from(">I", data, at)
         content = data[at + 8 : at + 8 + length]
         if data[at + 4 : at + 8] == b"tEXt" and content.startswith(_KEYWORD + b"\0"):
+            # libpng only warns of a wrong checksum
+            if data[at + 8 + length : at + 12 + length] != struct.pack(">I", zlib.crc32(b"tEXt" + content)):
+                raise ValueError("the checksum of its note doesn't match")
             yield content[len(_KEYWORD) + 1 :]
         at += 12 + length
 
@@ -163,6 +185,13 @@ def _write_box(data: bytes, text: bytes) -> bytes:
 
 
 def _read_box(data: bytes) -> Iterator[bytes]:
+    for kind, content in _boxes(data):
+        if kind == b"uuid" and content.startswith(_UUID):
+            yield content[len(_UUID) :]
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of each box up to one that goes on to the end of the file."""
     at = 0
     while at < len(data):
         if at + 8 > len(data):
@@ -171,31 +200,79 @@ def _read_box(data: bytes) -> Iterator[bytes]:
         head = 8
         if size == 1:
             size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
-        if size < head:  # 0: to the end of the file
+        if size == 0:  # to the end of the file
+            size = len(data) - at
+        if size < head:
             return
         # the note comes last, and without it the picture would pass for one from elsewhere
         if at + size > len(data):
             raise ValueError(f"the file is cut off: {kind!r} needs {at + size} bytes, found {len(data)}")
-        content = data[at + head : at + size]
-        if kind == b"uuid" and content.startswith(_UUID):
-            yield content[len(_UUID) :]
+        yield kind, data[at + head : at + size]
         at += size
 
 
 def _read_description(data: bytes) -> Iterator[bytes]:
-    order = "<" if data[:2] == b"II" else ">"
-    (directory,) = struct.unpack_from(order + "I", data, 4)
-    (count,) = struct.unpack_from(order + "H", data, directory)
-    for i in range(count):
-        tag, _, length, start = struct.unpack_from(order + "HHII", data, directory + 2 + 12 * i)
+    for tag, _, length, at in _tags(data):
         # up to four bytes would stand in place of the offset
         if tag == _IMAGE_DESCRIPTION and length > 4:
+            (start,) = struct.unpack_from(_byte_order(data) + "I", data, at)
             # libtiff only skips a tag that is cut off
             if start + length > len(data):
                 raise ValueError(f"the file is cut off: its description needs {start + length} bytes")
             content = data[start : start + length].rstrip(b"\0")
             if content.startswith(_KEYWORD + b" "):
                 yield content[len(_KEYWORD) + 1 :]
+
+
+def _tags(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Number, type, count and offset of the value of each tag of a TIFF's first picture."""
+    order = _byte_order(data)
+    (directory,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, directory)
+    for at in range(directory + 2, directory + 2 + 12 * count, 12):
+        yield *struct.unpack_from(order + "HHI", data, at), at + 8
+
+
+def _byte_order(data: bytes) -> str:
+    return "<" if data[:2] == b"II" else ">"
+
+
+# ---- how large a picture claims to be, where the decoder believes it, and makes up what isn't there
+
+
+def _no_size(data: bytes) -> tuple[int, ...]:
+    return (0,)
+
+
+def _codestream_size(data: bytes) -> tuple[int, ...]:
+    """Columns, rows and components of JPEG 2000."""
+    codestream = next((content for kind, content in _boxes(data) if kind == b"jp2c"), b"")
+    if codestream[:4] != b"\xff\x4f\xff\x51":
+        raise ValueError("expected a JPEG 2000 codestream")
+    columns, rows, left, top = struct.unpack_from(">4I", codestream, 8)
+    (components,) = struct.unpack_from(">H", codestream, 40)
+    return columns - left, rows - top, components
+
+
+def _largest_property(data: bytes) -> tuple[int, ...]:
+    """Columns and rows of the largest picture that AVIF's properties tell of."""
+    sizes = [(0, 0)]
+    for kind, content in _boxes(data):
+        at = content.find(b"ispe") if kind == b"meta" else -1
+        while 0 <= at <= len(content) - 16:
+            sizes.append(struct.unpack_from(">II", content, at + 8))
+            at = content.find(b"ispe", at + 1)
+    return max(sizes, key=math.prod)
+
+
+def _tagged_size(data: bytes) -> tuple[int, ...]:
+    """Columns, rows and samples of TIFF."""
+    sizes = dict.fromkeys(_SIZE_TAGS, 1)
+    for tag, kind, _, at in _tags(data):
+        if tag in sizes:
+            (size,) = struct.unpack_from(_byte_order(data) + ("H" if kind == 3 else "I"), data, at)
+            sizes[tag] = max(sizes[tag], size)
+    return tuple(sizes.values())
 
 
 # ---- formats
@@ -209,6 +286,7 @@ class _Container:
     encode: Callable[[Picture, float, bytes], bytes]
     decode: Callable[[bytes], Any]
     read_note: Callable[[bytes], Iterator[bytes]]
+    read_size: Callable[[bytes], tuple[int, ...]] = _no_size
 
 
 def _encode_jpeg(picture: Picture, quality: float, note: bytes) -> bytes:
@@ -275,6 +353,7 @@ FORMATS: dict[str, _Container] = {
         lambda picture, quality, note: _write_box(bytes(imagecodecs.jpeg2k_encode(picture)), note),
         imagecodecs.jpeg2k_decode,
         _read_box,
+        _codestream_size,
     ),
     "jxl": _Container(
         _is_box(b"JXL "),
@@ -289,6 +368,7 @@ FORMATS: dict[str, _Container] = {
         _encode_avif,
         imagecodecs.avif_decode,
         _read_box,
+        _largest_property,
     ),
     "tif": _Container(
         lambda data: data[:4] in (b"II*\0", b"MM\0*"),
@@ -297,6 +377,7 @@ FORMATS: dict[str, _Container] = {
         ),
         imagecodecs.tiff_decode,
         _read_description,
+        _tagged_size,
     ),
 }
 

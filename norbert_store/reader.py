@@ -2,28 +2,90 @@
 
 Conventions
 -----------
-Positions, not labels: targets and channels count from 0, frames along the packed axis of the whole store, and chunks
-along that axis from its start. What comes back is (targets, channels, frames, bins).
+Positions, not labels: targets and channels count from 0, frames along the packed axis of the whole store, chunks
+along that axis from its start, and rows are those of the track table. What comes back is (targets, channels, frames,
+bins).
+
+What a read needs is read in two steps, each of which asks the storage for all at once: the indexes of shards that
+aren't known yet, and then, in batches, the chunks, neighbours in one range. Indexes and columns are remembered, up to
+a number of bytes.
+
+Others may write to a store while it is open here. Tracks that are appended change nothing of what was there. A shard
+that is made again is noticed by its file's state, in a folder, or else by the checksums of its chunks; its index is
+then read once more. What still fails is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
+from numcodecs.vlen import VLenUTF8
+from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
-from norbert_store.errors import DamagedError, JpegError, StoreNotFoundError
+from norbert_store.errors import DamagedError, JpegError, NorbertStoreError, StoreNotFoundError
 from norbert_store.format.document import MAGNITUDE, ROOT_KEY, TRACK_GROUP, Document, shard_key
 from norbert_store.format.shard import ShardIndex, read_tail, tail_bytes, without_checksum
 from norbert_store.format.table import ROWS_PER_CHUNK
 from norbert_store.jpeg import stream
 from norbert_store.levels import dequantize, table
-from norbert_store.storage import Location, Storage, decode_array
+from norbert_store.storage import Location, Storage
 
-_INDEXES_KEPT = 1024
+_INDEX_BYTES_KEPT = 16 * 2**20
+_COLUMN_BYTES_KEPT = 256 * 2**20
+_BATCH_BYTES = 32 * 2**20
+_ALL_BYTES = 2**40  # more than any array's chunk has
+
+# What lies between two chunks is read along, if it is no more than this, and than they are: another request would cost
+# more.
+_SMALL_GAP = 64 * 2**10
+
+# A coefficient takes up to 26 bits in a baseline JPEG, and every byte of them may have to be escaped.
+_MOST_BYTES_PER_PIXEL = 8
+_MOST_HEADER_BYTES = 2**18
+
+_NO_CHUNK = 2**64 - 1
+
+_INDEX_OVERHEAD_BYTES = 600  # of the objects around it
+_TEXT_BYTES = 100
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+_FileState = tuple[int, int, int, int] | None
+_ShardAt = tuple[int, int]  # target, and position along the packed axis in shards
+
+
+class _ChunkAt(NamedTuple):
+    """Which chunk: its target, its channel, and its position along the packed axis in chunks."""
+
+    target: int
+    channel: int
+    number: int
+
+
+class _Span(NamedTuple):
+    """Where a chunk's bytes lie, and the state that the file had before its index was read."""
+
+    key: str
+    offset: int
+    length: int
+    state: _FileState
+
+
+@dataclass(frozen=True)
+class _KnownShard:
+    """A shard's index; None where there is no shard. And the state that the file had before that was read."""
+
+    index: ShardIndex | None
+    state: _FileState
 
 
 class Reader:
@@ -43,14 +105,25 @@ class Reader:
 
     def __init__(self, location: Location) -> None:
         self.storage = Storage(location)
+        self._root_state = _file_state(self.storage, ROOT_KEY)
         data = self.storage.get(ROOT_KEY)
         if data is None:
             raise StoreNotFoundError(f"there is no store at {self.storage.name}: expected a {ROOT_KEY} there")
         self.document = Document.from_json(data, self.storage.name)
         self.layout = self.document.layout
         self.table = table(self.layout.curve)
-        self._indexes: dict[tuple[int, int], ShardIndex] = {}
-        self._blocks: dict[tuple[str, int], NDArray[Any]] = {}
+        self._forget_all()
+
+    def _forget_all(self) -> None:
+        self._indexes: _Recent[_ShardAt, _KnownShard] = _Recent(_INDEX_BYTES_KEPT)
+        self._blocks: _Recent[tuple[str, int], NDArray[Any]] = _Recent(_COLUMN_BYTES_KEPT)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_indexes", "_blocks", "_arrays")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget_all()
 
     @property
     def name(self) -> str:
@@ -60,6 +133,26 @@ class Reader:
     @cached_property
     def _arrays(self) -> dict[str, dict[str, Any]]:
         return self.document.arrays()
+
+    def _check_same_store(self, in_doubt: bool = False) -> None:
+        """Check, after something was read, that the store is still the one that was opened, perhaps with more tracks.
+
+        In a folder, a look at the document's file tells whether there is anything to check; elsewhere it would cost a
+        request, and is done ``in_doubt`` alone.
+        """
+        state = _file_state(self.storage, ROOT_KEY)
+        if state == self._root_state and not in_doubt:
+            return
+        data = self.storage.get(ROOT_KEY)
+        if data is None:
+            raise StoreNotFoundError(f"the store at {self.name} isn't there any more")
+        then, now = self.document, Document.from_json(data, self.name)
+        same = all(getattr(then, part) == getattr(now, part) for part in ("layout", "targets", "channels", "transform"))
+        if not same or now.tracks < then.tracks or now.frames < then.frames:
+            raise DamagedError(f"{self.name} was replaced since it was opened, or lost tracks; open it again")
+        self._root_state = state
+
+    # ---- the track table, and the labels of axes
 
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
@@ -74,58 +167,88 @@ class Reader:
         DamagedError
             If it is missing, or fails its checksum.
         """
-        return self._read_rows(path, 0, slice(None))
-
-    def _read_rows(self, path: str, chunk: int, rows: slice) -> NDArray[Any]:
-        """Read rows that lie in one chunk, in one request."""
-        metadata = self._arrays[path]
-        key = "/".join(["c", str(chunk), *["0"] * (len(metadata["shape"]) - 1)])
-        data = self.storage.get(f"{path}/{key}")
-        if data is None and 0 not in metadata["shape"]:
-            raise DamagedError(f"{self.name}: {path}/{key} is missing")
-        try:
-            values = np.asarray(decode_array(metadata, {} if data is None else {key: data})[rows])
-        except Exception as error:  # zarr raises what its codecs happen to raise
-            raise DamagedError(f"{self.name}: {path}/{key} can't be read: {error}") from error
-        return values if values.dtype.kind in "biuf" else values.astype(object)
-
-    # ---- the track table
+        (values,) = self._array_chunks([(path, 0)])
+        return values
 
     def column(self, name: str) -> NDArray[Any]:
-        """Read a whole column of the track table; text as objects."""
-        blocks = range(-(-self.document.tracks // ROWS_PER_CHUNK))
-        if not blocks:
-            return self._block(name, 0)
-        return np.concatenate([self._block(name, block) for block in blocks])
-
-    def cell(self, name: str, row: int) -> Any:
-        """Read one row of a column."""
-        return self._block(name, row // ROWS_PER_CHUNK)[row % ROWS_PER_CHUNK]
-
-    def _block(self, name: str, block: int) -> NDArray[Any]:
-        if (name, block) not in self._blocks:
-            rows = slice(block * ROWS_PER_CHUNK, min(self.document.tracks, (block + 1) * ROWS_PER_CHUNK))
-            values = self._read_rows(f"{TRACK_GROUP}/{name}", block, rows)
-            self._blocks[name, block] = values
-        return self._blocks[name, block]
-
-    # ---- chunks
-
-    def jpeg(self, target: int, channel: int, chunk: int, track: str = "") -> bytes | None:
-        """Read one chunk's JPEG, without its checksum; None where there is none.
-
-        Parameters
-        ----------
-        target, channel, chunk : int
-        track : str
-            Name of the track, for errors.
+        """Read a whole column of the track table; text as objects.
 
         Raises
         ------
         DamagedError
-            If it is cut short, or fails its checksum.
+            As all that follow: if a part of it is missing, or fails its checksum.
         """
-        (data,) = self._jpegs(target, [(channel, chunk)], track).values()
+        return self.columns([name])[name]
+
+    def columns(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Read whole columns, all at once."""
+        blocks = range(max(1, -(-self.document.tracks // ROWS_PER_CHUNK)))
+        names = list(names)
+        found = self._load_blocks([(name, block) for name in names for block in blocks])
+        return {name: np.concatenate([found[name, block] for block in blocks]) for name in names}
+
+    def cell(self, name: str, row: int) -> Any:
+        """Read one row of a column."""
+        block, within = divmod(row, ROWS_PER_CHUNK)
+        values = self._blocks.get((name, block))
+        if values is None:
+            values = self._load_blocks([(name, block)])[name, block]
+        return values[within]
+
+    def cells(self, names: Sequence[str], row: int) -> list[Any]:
+        """Read one row of some columns, all at once."""
+        block, within = divmod(row, ROWS_PER_CHUNK)
+        found = self._load_blocks([(name, block) for name in names])
+        return [found[name, block][within] for name in names]
+
+    def _load_blocks(self, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], NDArray[Any]]:
+        """Read parts (column, chunk of rows), or remember them."""
+        found = {at: values for at in wanted if (values := self._blocks.get(at)) is not None}
+        missing = [at for at in wanted if at not in found]
+        if missing:
+            chunks = self._array_chunks([(f"{TRACK_GROUP}/{name}", block) for name, block in missing])
+            for at, values in zip(missing, chunks, strict=True):
+                size = _TEXT_BYTES * values.size if values.dtype == object else values.nbytes
+                self._blocks.put(at, values, size)
+                found[at] = values
+        return found
+
+    def _array_chunks(self, wanted: Sequence[tuple[str, int]]) -> Iterator[NDArray[Any]]:
+        """Read chunks of arrays that have one along all axes but the first: (array, position along the first)."""
+        keys = [
+            "/".join([path, "c", str(number), *["0"] * (len(self._arrays[path]["shape"]) - 1)])
+            for path, number in wanted
+        ]
+        found = self.storage.get_ranges([(key, -_ALL_BYTES, _ALL_BYTES) for key in keys])
+        self._check_same_store()
+        for (path, number), key, data in zip(wanted, keys, found, strict=True):
+            shape, data_type = self._arrays[path]["shape"], self._arrays[path]["data_type"]
+            chunk = self._arrays[path]["chunk_grid"]["configuration"]["chunk_shape"]
+            if data is None and 0 not in shape:
+                raise DamagedError(f"{self.name}: {key} is missing")
+            try:
+                values = _nothing(data_type, chunk) if data is None else _decode_values(data, data_type, chunk)
+            except Exception as error:  # codecs raise what they happen to raise
+                raise DamagedError(f"{self.name}: {key} can't be read: {error}") from error
+            yield values[: shape[0] - number * chunk[0]]
+
+    # ---- chunks
+
+    def jpeg(self, target: int, channel: int, chunk: int, row: int | None = None) -> bytes | None:
+        """Read one chunk's JPEG, without its checksum; None where there is none, and none must be.
+
+        Parameters
+        ----------
+        target, channel, chunk : int
+        row : int, optional
+            Of the track that the chunk belongs to; looked up, if it must be known.
+
+        Raises
+        ------
+        DamagedError
+            If it is missing, cut short, or fails its checksum.
+        """
+        ((_, data),) = self._jpegs([_ChunkAt(target, channel, chunk)], row)
         return data
 
     def magnitude(
@@ -134,8 +257,7 @@ class Reader:
         channels: Sequence[int],
         frames: NDArray[np.int64],
         bins: slice,
-        present: Sequence[bool] | None = None,
-        track: str = "",
+        row: int | None = None,
     ) -> NDArray[np.float32]:
         """Read magnitudes.
 
@@ -145,15 +267,13 @@ class Reader:
         frames : ndarray of int
             Positions along the packed axis, in any order.
         bins : slice
-        present : sequence of bool, optional
-            For each of ``targets``, whether its chunks must be there. If left out, none must.
-        track : str
-            Name of the track, for errors.
+        row : int, optional
+            Of the track that all frames belong to. If left out, tracks are looked up where chunks are missing.
 
         Returns
         -------
         ndarray of float32
-            (targets, channels, frames, bins); NaN where there is no chunk.
+            (targets, channels, frames, bins); NaN between tracks, and where a track hasn't a target.
 
         Raises
         ------
@@ -162,8 +282,8 @@ class Reader:
         """
         out = np.full((len(targets), len(channels), len(frames), self._bin_count(bins)), np.nan, np.float32)
         if self.layout.codecs is not None:
-            return self._magnitude_by_zarr(out, targets, channels, frames, bins, track)
-        for place, levels in self._pieces(targets, channels, frames, present, track):
+            return self._magnitude_by_zarr(out, targets, channels, frames, bins, row)
+        for place, levels in self._pieces(targets, channels, frames, row):
             out[place] = dequantize(levels[:, bins], self.table)
         return out
 
@@ -173,10 +293,9 @@ class Reader:
         channels: Sequence[int],
         frames: NDArray[np.int64],
         bins: slice,
-        present: Sequence[bool] | None = None,
-        track: str = "",
+        row: int | None = None,
     ) -> NDArray[np.uint8]:
-        """Read levels; as `magnitude`, but uint8, and 0 where there is no chunk.
+        """Read levels; as `magnitude`, but uint8, and 0 where that has NaN.
 
         Raises
         ------
@@ -187,7 +306,7 @@ class Reader:
         """
         self._check_own_codecs("levels")
         out = np.zeros((len(targets), len(channels), len(frames), self._bin_count(bins)), np.uint8)
-        for place, levels in self._pieces(targets, channels, frames, present, track):
+        for place, levels in self._pieces(targets, channels, frames, row):
             out[place] = levels[:, bins]
         return out
 
@@ -206,7 +325,7 @@ class Reader:
         channels: Sequence[int],
         frames: NDArray[np.int64],
         bins: slice,
-        track: str,
+        row: int | None,
     ) -> NDArray[np.float32]:
         array = self.storage.array(MAGNITUDE, self._arrays[MAGNITUDE])
         for i, target in enumerate(targets):
@@ -214,63 +333,108 @@ class Reader:
                 try:
                     out[i, j] = array.oindex[target, channel, frames, bins]
                 except Exception as error:  # zarr raises what its codecs happen to raise
-                    raise DamagedError(f"{self._place(target, channel, track)} can't be read: {error}") from error
+                    at = _ChunkAt(target, channel, int(frames[0]) // self.layout.chunk_frames)
+                    raise DamagedError(f"{self._channel(at, row)} can't be read: {error}") from error
+                # for zarr, what is missing is NaN, whether it must be there or not
+                for number in np.unique(frames[np.isnan(out[i, j]).any(axis=-1)] // self.layout.chunk_frames):
+                    at = _ChunkAt(target, channel, int(number))
+                    if self._must_be_there(at, row):
+                        raise DamagedError(f"{self._chunk(at, row)} is missing")
+        self._check_same_store()
         return out
 
     def _pieces(
-        self,
-        targets: Sequence[int],
-        channels: Sequence[int],
-        frames: NDArray[np.int64],
-        present: Sequence[bool] | None,
-        track: str,
+        self, targets: Sequence[int], channels: Sequence[int], frames: NDArray[np.int64], row: int | None
     ) -> Iterator[tuple[tuple[Any, ...], NDArray[np.uint8]]]:
         """Yield (where in the result, levels of those frames and all bins) for every chunk that is there."""
         scratch = np.empty((self.layout.chunk_frames, self.layout.bins), np.uint8)
-        chunk_of_frame = frames // self.layout.chunk_frames
-        chunks = [int(chunk) for chunk in np.unique(chunk_of_frame)]
+        parts = _by_chunk(frames, self.layout.chunk_frames)
+        places: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for i, target in enumerate(targets):
-            found = self._jpegs(target, [(channel, chunk) for chunk in chunks for channel in channels], track)
-            for chunk in chunks:
-                where = _as_slice(np.flatnonzero(chunk_of_frame == chunk))
-                rows = _as_slice(frames[where] - chunk * self.layout.chunk_frames)
-                for j, channel in enumerate(channels):
-                    data = found[channel, chunk]
-                    if data is not None:
-                        self._decode(data, scratch, target, channel, chunk, track)
-                        yield (i, j, where), scratch[rows]
-                    elif present is not None and present[i]:
-                        raise DamagedError(f"{self.place(target, channel, chunk, track)} is missing")
+            for j, channel in enumerate(channels):
+                places.setdefault((target, channel), []).append((i, j))
+        wanted = [_ChunkAt(target, channel, number) for number in parts for target, channel in places]
+        for at, data in self._jpegs(wanted, row):
+            if data is None:
+                continue
+            try:
+                stream.decode(data, scratch)
+            except JpegError as error:
+                raise DamagedError(f"{self._chunk(at, row)}: {error}") from error
+            where, within = parts[at.number]
+            for i, j in places[at.target, at.channel]:
+                yield (i, j, where), scratch[within]
 
-    def _decode(self, data: bytes, out: NDArray[np.uint8], target: int, channel: int, chunk: int, track: str) -> None:
-        try:
-            stream.decode(data, out)
-        except JpegError as error:
-            raise DamagedError(f"{self.place(target, channel, chunk, track)}: {error}") from error
+    # ---- from shards
 
-    def _jpegs(self, target: int, places: Sequence[tuple[int, int]], track: str) -> dict[tuple[int, int], bytes | None]:
-        """Read the JPEGs of one target at (channel, chunk), in one request for each run of neighbours."""
-        found: dict[tuple[int, int], bytes | None] = dict.fromkeys(places)
-        by_shard: dict[int, dict[tuple[int, int], tuple[int, int]]] = {}
-        for channel, chunk in places:
-            shard, within = divmod(chunk, self.layout.shard_chunks)
-            index = self.index(target, shard, track)
-            span = None if index is None else index.place(channel, within)
-            if span is not None:
-                by_shard.setdefault(shard, {})[channel, chunk] = span
-        for shard, spans in by_shard.items():
-            key = shard_key(target, shard)
-            runs = {run: self.storage.get_range(key, *run) or b"" for run in _runs(spans.values())}
-            for (channel, chunk), (offset, length) in spans.items():
-                start, data = next((run[0], data) for run, data in runs.items() if run[0] <= offset < sum(run))
-                try:
-                    found[channel, chunk] = without_checksum(data[offset - start : offset - start + length])
-                except DamagedError as error:
-                    place = self.place(target, channel, chunk, track)
-                    raise DamagedError(f"{place}, at byte {offset} of {key}: {error}") from None
+    @property
+    def _tail_bytes(self) -> int:
+        return tail_bytes(len(self.document.channels), self.layout.shard_chunks)
+
+    def _jpegs(self, wanted: Iterable[_ChunkAt], row: int | None) -> Iterator[tuple[_ChunkAt, bytes | None]]:
+        """Read JPEGs, shard by shard, in batches that memory holds; None where there is none, and none must be."""
+        self._check_own_codecs("chunks of this format")
+        for some in _some_shards(wanted, self.layout.shard_chunks, most=max(1, _BATCH_BYTES // self._tail_bytes)):
+            for batch in _batches(self._spans(some, row)):
+                found, faults = self._fetch(batch)
+                lost = self._lost(found, faults, row)
+                if lost:
+                    found |= self._fetch_again(lost, row)
+                yield from found.items()
+                found.clear()  # before the next ones are read
+
+    def _fetch_again(self, lost: Sequence[_ChunkAt], row: int | None) -> dict[_ChunkAt, bytes | None]:
+        """Read chunks by indexes that are read anew: their shards may have been made again in the meantime."""
+        self._check_same_store(in_doubt=True)
+        shards = next(_some_shards(lost, self.layout.shard_chunks, most=len(lost)))
+        for shard in shards:
+            self._indexes.drop(shard)
+        found, faults = self._fetch(self._spans(shards, row))
+        for at in self._lost(found, faults, row):
+            raise DamagedError(self._chunk(at, row) + faults.get(at, " is missing"))
         return found
 
-    def index(self, target: int, shard: int, track: str = "") -> ShardIndex | None:
+    def _lost(
+        self, found: Mapping[_ChunkAt, bytes | None], faults: Mapping[_ChunkAt, str], row: int | None
+    ) -> list[_ChunkAt]:
+        return [at for at, data in found.items() if data is None and (at in faults or self._must_be_there(at, row))]
+
+    def _fetch(
+        self, spans: Mapping[_ChunkAt, _Span | None]
+    ) -> tuple[dict[_ChunkAt, bytes | None], dict[_ChunkAt, str]]:
+        """Read chunks, all at once; None where there is none. And what is wrong with those that are damaged."""
+        found: dict[_ChunkAt, bytes | None] = dict.fromkeys(spans)
+        faults: dict[_ChunkAt, str] = {}
+        runs, run_of_span = _runs({span for span in spans.values() if span is not None})
+        data_of_runs = self.storage.get_ranges(runs) if runs else []
+        states = {key: _file_state(self.storage, key) for key, _, _ in runs}
+        for at, span in spans.items():
+            if span is None:
+                continue
+            run = run_of_span[span]
+            begin = span.offset - runs[run][1]
+            data = (data_of_runs[run] or b"")[begin : begin + span.length]
+            try:
+                found[at] = without_checksum(data)
+            except DamagedError as error:
+                faults[at] = f", at byte {span.offset} of {span.key}: {error}"
+            if states[span.key] != span.state:
+                found[at] = None
+                faults.setdefault(at, f": {span.key} was written while it was read; read it again")
+        return found, faults
+
+    def _spans(self, shards: Mapping[_ShardAt, Sequence[_ChunkAt]], row: int | None) -> dict[_ChunkAt, _Span | None]:
+        """Look up where chunks lie; None where there is no chunk."""
+        known = self._load_indexes(shards, row)
+        spans: dict[_ChunkAt, _Span | None] = {}
+        for shard, chunks in shards.items():
+            index, state, key = known[shard].index, known[shard].state, shard_key(*shard)
+            for at in chunks:
+                entry = None if index is None else index.place(at.channel, at.number % self.layout.shard_chunks)
+                spans[at] = None if entry is None else _Span(key, *entry, state)
+        return spans
+
+    def index(self, target: int, shard: int) -> ShardIndex | None:
         """Read a shard's index, or remember it; None where there is no such shard.
 
         Raises
@@ -278,50 +442,193 @@ class Reader:
         DamagedError
             If it is cut short, fails its checksum, or belongs to another shard.
         """
-        known = self._indexes.get((target, shard))
-        if known is not None:
-            return known
         self._check_own_codecs("chunks of this format")
-        channels, chunks = len(self.document.channels), self.layout.shard_chunks
-        key = shard_key(target, shard)
-        tail = self.storage.get_suffix(key, tail_bytes(channels, chunks))
-        if tail is None:
-            return None
-        try:
-            index = read_tail(tail, channels, chunks, target, shard)
-        except DamagedError as error:
-            label = self.document.targets[target]
-            of_track = f"track {track!r}, " if track else ""
-            raise DamagedError(f"{self.name}: {of_track}target {label!r}: the index of {key}: {error}") from None
-        self._indexes[target, shard] = index
-        if len(self._indexes) > _INDEXES_KEPT:
-            self._indexes.pop(next(iter(self._indexes)), None)
+        first = _ChunkAt(target, 0, shard * self.layout.shard_chunks)
+        return self._load_indexes({(target, shard): [first]}, None)[target, shard].index
+
+    def _load_indexes(
+        self, shards: Mapping[_ShardAt, Sequence[_ChunkAt]], row: int | None
+    ) -> dict[_ShardAt, _KnownShard]:
+        """Read the indexes of shards, all at once, or remember them."""
+        found = {shard: known for shard in shards if (known := self._indexes.get(shard)) is not None}
+        missing = [shard for shard in shards if shard not in found]
+        if missing:
+            keys = [shard_key(*shard) for shard in missing]
+            states = [_file_state(self.storage, key) for key in keys]
+            size = self._tail_bytes
+            tails = self.storage.get_ranges([(key, -size, size) for key in keys])
+            self._check_same_store()
+            for shard, key, state, tail in zip(missing, keys, states, tails, strict=True):
+                try:
+                    index = None if tail is None else self._read_tail(tail, shard)
+                except DamagedError as error:
+                    place = self._target(shards[shard][0], row)
+                    raise DamagedError(f"{place}: the index of {key}: {error}") from None
+                found[shard] = _KnownShard(index, state)
+                self._indexes.put(shard, found[shard], size + _INDEX_OVERHEAD_BYTES)
+        return found
+
+    def _read_tail(self, tail: bytes, shard: _ShardAt) -> ShardIndex:
+        """Read an index, and refuse chunks of impossible size, so that nobody makes room for them."""
+        index = read_tail(tail, len(self.document.channels), self.layout.shard_chunks, *shard)
+        columns = -(-self.layout.bins // stream.BLOCK) * stream.BLOCK
+        most = _MOST_BYTES_PER_PIXEL * self.layout.chunk_frames * columns + _MOST_HEADER_BYTES
+        lengths = index.entries[..., 1]
+        for length in lengths[(lengths > most) & (lengths != _NO_CHUNK)].tolist():
+            raise DamagedError(f"a chunk has at most {most} bytes; there is one of {length}")
         return index
 
-    def place(self, target: int, channel: int, chunk: int, track: str = "") -> str:
-        """Name a chunk by its place along the packed axis, for errors."""
-        return f"{self._place(target, channel, track)}, packed chunk {chunk}"
+    # ---- which track
 
-    def _place(self, target: int, channel: int, track: str) -> str:
-        of_track = f"track {track!r}, " if track else ""
-        labels = f"target {self.document.targets[target]!r}, channel {self.document.channels[channel]!r}"
-        return f"{self.name}: {of_track}{labels}"
+    def _must_be_there(self, at: _ChunkAt, row: int | None) -> bool:
+        row = self._row_at(at) if row is None else row
+        return row is not None and bool(self.cell("present", row)[at.target])
+
+    def _row_at(self, at: _ChunkAt) -> int | None:
+        """Find the track that a chunk belongs to; rows are in the order of the packed axis."""
+        frame = at.number * self.layout.chunk_frames
+        row = bisect_right(range(self.document.tracks), frame, key=lambda row: self.cell("start", row)) - 1
+        if row < 0:
+            return None
+        start, frames = self.cells(("start", "frames"), row)
+        return row if at.number < start // self.layout.chunk_frames + self.layout.chunks(frames) else None
+
+    def _track(self, at: _ChunkAt, row: int | None) -> str:
+        """Name a track at the beginning of an error, if that can be."""
+        try:
+            row = self._row_at(at) if row is None else row
+            return self.name if row is None else f"{self.name}: track {self.cell('name', row)!r}"
+        except NorbertStoreError:  # must not hide what is to be told
+            return self.name
+
+    def _target(self, at: _ChunkAt, row: int | None) -> str:
+        return f"{self._track(at, row)}, target {self.document.targets[at.target]!r}"
+
+    def _channel(self, at: _ChunkAt, row: int | None) -> str:
+        return f"{self._target(at, row)}, channel {self.document.channels[at.channel]!r}"
+
+    def _chunk(self, at: _ChunkAt, row: int | None) -> str:
+        return f"{self._channel(at, row)}, packed chunk {at.number}"
+
+
+class _Recent(Generic[_Key, _Value]):
+    """Remembers what was used last, up to a number of bytes.
+
+    There is no lock in it, so that threads can share it and processes can fork; at worst it forgets too early.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes // 2
+        self._young: dict[_Key, tuple[_Value, int]] = {}
+        self._old: dict[_Key, tuple[_Value, int]] = {}
+        self._young_bytes = 0
+
+    def get(self, key: _Key) -> _Value | None:
+        found = self._young.get(key)
+        if found is None:
+            found = self._old.get(key)
+            if found is None:
+                return None
+            self.put(key, *found)
+        return found[0]
+
+    def put(self, key: _Key, value: _Value, size: int) -> None:
+        if self._young_bytes + size > self._most_bytes:
+            self._old, self._young, self._young_bytes = self._young, {}, 0
+        self._young[key] = value, size
+        self._young_bytes += size
+
+    def drop(self, key: _Key) -> None:
+        self._old.pop(key, None)
+        self._young.pop(key, None)
+
+
+def _file_state(storage: Storage, key: str) -> _FileState:
+    """What changes when a file is written or replaced; None where there is none, and where a store is no folder."""
+    folder = storage.folder
+    if folder is None:
+        return None
+    try:
+        found = os.stat(folder / key)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _nothing(data_type: str, chunk: Sequence[int]) -> NDArray[Any]:
+    return np.zeros(chunk, object if data_type == "string" else data_type)
+
+
+def _decode_values(data: bytes, data_type: str, chunk: Sequence[int]) -> NDArray[Any]:
+    """Decode a chunk of one of the small arrays, as `norbert_store.format.document` says that it is encoded.
+
+    Through zarr, a million names take four times as long.
+    """
+    values = Zstd().decode(without_checksum(data))
+    if data_type != "string":
+        return np.frombuffer(values, np.dtype(data_type).newbyteorder("<")).reshape(chunk)
+    count = int.from_bytes(values[:4], "little")
+    if count != math.prod(chunk):  # the decoder makes room for as many as it says
+        raise DamagedError(f"it says that it holds {count} texts; expected {math.prod(chunk)}")
+    return VLenUTF8().decode(values).reshape(chunk)
+
+
+def _some_shards(wanted: Iterable[_ChunkAt], shard_chunks: int, most: int) -> Iterator[dict[_ShardAt, list[_ChunkAt]]]:
+    """Sort chunks by shard, and hand them out before there are more shards than ``most``."""
+    shards: dict[_ShardAt, list[_ChunkAt]] = {}
+    for at in wanted:
+        shard = at.target, at.number // shard_chunks
+        if shard not in shards and len(shards) == most:
+            yield shards
+            shards = {}
+        shards.setdefault(shard, []).append(at)
+    if shards:
+        yield shards
+
+
+def _batches(spans: Mapping[_ChunkAt, _Span | None]) -> Iterator[dict[_ChunkAt, _Span | None]]:
+    """Cut what is to be read into batches of `_BATCH_BYTES`."""
+    batch: dict[_ChunkAt, _Span | None] = {}
+    size = 0
+    for at, span in spans.items():
+        length = 0 if span is None else span.length
+        if batch and size + length > _BATCH_BYTES:
+            yield batch
+            batch, size = {}, 0
+        batch[at] = span
+        size += length
+    if batch:
+        yield batch
+
+
+def _runs(spans: Iterable[_Span]) -> tuple[list[tuple[str, int, int]], dict[_Span, int]]:
+    """Join spans that nearly touch into runs (key, offset, length); and tell which run each is in."""
+    runs: list[tuple[str, int, int]] = []
+    run_of_span = {}
+    for span in sorted(spans, key=lambda span: span[:3]):
+        key, start, length = runs[-1] if runs else ("", 0, 0)
+        gap = span.offset - start - length
+        if span.key == key and gap <= min(_SMALL_GAP, length + span.length):
+            runs[-1] = key, start, max(length, span.offset + span.length - start)
+        else:
+            runs.append(span[:3])
+        run_of_span[span] = len(runs) - 1
+    return runs, run_of_span
+
+
+def _by_chunk(frames: NDArray[np.int64], chunk_frames: int) -> dict[int, tuple[Any, Any]]:
+    """For each chunk that frames lie in: which of the frames, and where in the chunk they are."""
+    if not len(frames):
+        return {}
+    chunk = frames // chunk_frames
+    order = np.argsort(chunk, kind="stable")
+    numbers, first = np.unique(chunk[order], return_index=True)
+    parts = zip(numbers.tolist(), np.split(order, first[1:]), strict=True)
+    return {number: (_as_slice(part), _as_slice(frames[part] - number * chunk_frames)) for number, part in parts}
 
 
 def _as_slice(positions: NDArray[np.int64]) -> Any:
     """Positions as a slice, if they rise one by one: slices are read without a copy."""
-    if len(positions) and positions[-1] - positions[0] == len(positions) - 1 and (np.diff(positions) == 1).all():
+    if positions[-1] - positions[0] == len(positions) - 1 and (np.diff(positions) == 1).all():
         return slice(int(positions[0]), int(positions[-1]) + 1)
     return positions
-
-
-def _runs(spans: Any) -> list[tuple[int, int]]:
-    """Join spans (offset, length) that touch."""
-    runs: list[tuple[int, int]] = []
-    for offset, length in sorted(set(spans)):
-        if runs and offset <= sum(runs[-1]):
-            start, joined = runs[-1]
-            runs[-1] = start, max(joined, offset + length - start)
-        else:
-            runs.append((offset, length))
-    return runs

@@ -376,6 +376,8 @@ def _overlap_add(frames: NDArray[Any], hop: int) -> NDArray[Any]:
 
 def _shortest_overlap(weights: NDArray[np.float64], hop: int) -> float:
     """Smallest sum of squared windows that a sample gets, far from the ends."""
+    if hop > len(weights):
+        return 0.0
     squares = np.zeros(-(-len(weights) // hop) * hop)
     squares[: len(weights)] = weights**2
     return float(squares.reshape(-1, hop).sum(axis=0).min())
@@ -385,4 +387,6 @@ def whole_number(name: str, value: Any, at_least: int) -> int:
     """Check a whole number, and take it as a plain int, which JSON knows."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < at_least:
         raise ValueError(f"{name} must be a whole number of at least {at_least}, found {value!r}")
+    if value >= 2**63:
+        raise ValueError(f"{name} must be a whole number of 64 bits, found {value!r}")
     return int(value)

@@ -1,25 +1,28 @@
-"""Keys to bytes, on any zarr store: the one place where this library touches storage.
+"""Keys to bytes, wherever a store lies: the one place where this library touches storage.
 
-zarr's stores are asynchronous; here they are called from ordinary code.
+`norbert_store.local` has folders, `norbert_store.remote` everything else that zarr can open.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import zarr
-from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from numpy.typing import NDArray
+from zarr.abc.store import Store
 from zarr.core.array_spec import ArrayConfig
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath, ZipStore
+from zarr.storage import LocalStore, MemoryStore, StorePath, ZipStore
 
 from norbert_store.errors import FormatError, StoreNotFoundError
+from norbert_store.local import PARTIAL_SUFFIX, LocalKeys
+from norbert_store.remote import ATTEMPTS, ZarrKeys, open_url, reopened
 
 Location = str | os.PathLike[str] | Store
 
@@ -40,6 +43,7 @@ class Storage:
         remote = isinstance(location, Store) or "://" in os.fspath(location)
         self._location = location if remote else os.path.abspath(os.fspath(location))  # type: ignore[arg-type]
         self._read_only = read_only
+        self._made_in = os.getpid()
         self._store: Store | None = None
         self._process = 0
 
@@ -50,19 +54,45 @@ class Storage:
         # an open store may hold connections and threads: the process that unpickles this opens its own
         return {**self.__dict__, "_store": None}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _made_in=os.getpid())
+
     @property
     def name(self) -> str:
         """The location, for people."""
         return self._name
 
     @property
+    def location(self) -> Location:
+        """What it was made of."""
+        return self._location
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is the memory of this process."""
+        # also through a wrapper of zarr's, or by its URL
+        return "memory://" in str(self._location)
+
+    @property
     def folder(self) -> Path | None:
         """The folder that the hierarchy lies in, if it is one on this machine."""
         if isinstance(self._location, LocalStore):
             return Path(self._location.root)
-        if isinstance(self._location, Store) or "://" in str(self._location):
+        if isinstance(self._location, Store) or "://" in str(self._location) or self._is_zip:
             return None
         return Path(self._location)
+
+    @property
+    def _is_zip(self) -> bool:
+        return str(self._location).endswith(".zip")
+
+    @property
+    def _keys(self) -> LocalKeys | ZarrKeys:
+        folder = self.folder
+        if folder is not None:
+            return LocalKeys(folder)
+        # a ready store tries again as it was told to
+        return ZarrKeys(self.store, self.name, attempts=1 if isinstance(self._location, Store) else ATTEMPTS)
 
     @property
     def store(self) -> Store:
@@ -76,7 +106,7 @@ class Storage:
             If a .zip file is none.
         """
         if self._store is None or self._process != os.getpid():
-            store = _open_store(self._location, self._read_only)
+            store = self._open()
             try:
                 sync(store._ensure_open())  # the ZipStore of zarr 3.1 doesn't do so when it is first read
             except FileNotFoundError as error:
@@ -87,58 +117,83 @@ class Storage:
             self._process = os.getpid()
         return self._store
 
+    def _open(self) -> Store:
+        if not isinstance(self._location, Store):
+            return _open_store(self._location, self._read_only) if self.folder is None else LocalStore(self.folder)
+        if os.getpid() == self._made_in or isinstance(self._location, MemoryStore):
+            return self._location
+        return reopened(self._location, self.name)
+
     def get(self, key: str) -> bytes | None:
-        """All bytes of a key; None where there is no such key."""
-        return self._get(key, None)
+        """All bytes of a key; None where there is no such key.
+
+        Raises
+        ------
+        StorageError
+            As all that follow: if the storage fails, also after some more attempts.
+        """
+        return self._keys.get(key)
 
     def get_range(self, key: str, start: int, length: int) -> bytes | None:
         """Bytes of a key from an offset on; fewer where it ends before."""
-        return self._get(key, RangeByteRequest(start, start + length))
+        return self._keys.get(key, start, length)
+
+    def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
+        """Read ranges (key, start, length) of any keys, many at a time; a negative start counts from the end."""
+        return self._keys.get_ranges(ranges)
 
     def get_suffix(self, key: str, length: int) -> bytes | None:
         """Last bytes of a key; all of them where it is shorter."""
-        return self._get(key, SuffixByteRequest(length))
-
-    def _get(self, key: str, byte_range: ByteRequest | None) -> bytes | None:
-        buffer = sync(self.store.get(key, default_buffer_prototype(), byte_range))
-        return None if buffer is None else buffer.to_bytes()
+        return self._keys.get(key, -length)
 
     def size(self, key: str) -> int | None:
         """Count the bytes of a key; None where there is no such key."""
-        try:
-            return int(sync(self.store.getsize(key)))
-        except FileNotFoundError:
-            return None
+        return self._keys.size(key)
 
     def set(self, key: str, data: bytes) -> None:
-        """Write a key whole; readers see the old bytes or the new ones, nothing between."""
-        sync(self.store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+        """Write a key whole; readers see the old bytes or the new ones, nothing between.
+
+        In a folder, the bytes are on disk when this returns.
+
+        Raises
+        ------
+        ValueError
+            If this was opened to read only.
+        """
+        self._check_writable()
+        self._keys.set(key, data)
+
+    def set_new(self, key: str, data: bytes) -> None:
+        """Write a key, unless there is one; on object storage, the server decides which of two writers is the first."""
+        self._check_writable()
+        self._keys.set_new(key, data)
+
+    def _check_writable(self) -> None:
+        if self._read_only:
+            raise ValueError(f"{self.name} was opened read-only")
 
     def delete(self, key: str) -> None:
         """Delete a key, if it is there."""
-        sync(self.store.delete(key))
+        self._check_writable()
+        self._keys.delete(key)
 
     def is_empty(self) -> bool:
         """Whether there is nothing at all at the location."""
-        folder = self.folder
-        if folder is not None:
-            return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-        return bool(sync(self.store.is_empty("")))
+        return self._keys.is_empty()
 
     def list(self, prefix: str = "") -> list[str]:
         """List all keys below a prefix, in order."""
-        store = self.store
+        return self._keys.list(prefix)
 
-        async def collect() -> list[str]:
-            return [key async for key in store.list_prefix(prefix)]
-
-        return sorted(sync(collect()))
+    def sweep(self) -> None:
+        """Delete files that were begun, and never finished because their process died."""
+        if self.folder is not None:
+            for key in self.list():
+                if key.endswith(PARTIAL_SUFFIX):
+                    self.delete(key)
 
     def array(self, path: str, metadata: Mapping[str, Any]) -> zarr.Array[Any]:
-        """Return a zarr array by its metadata, without reading or writing its document.
-
-        Chunks that hold nothing but the fill value are written as well, so that one that isn't there is a lost one.
-        """
+        """Return a zarr array to read, by its metadata, without reading its document."""
         return _array(self.store, path, metadata)
 
 
@@ -149,20 +204,26 @@ def decode_array(metadata: Mapping[str, Any], chunks: Mapping[str, bytes]) -> za
     return _array(in_memory, "", metadata)
 
 
+def encode_array(metadata: Mapping[str, Any], values: NDArray[Any]) -> dict[str, bytes]:
+    """Encode an array, and return its chunks by their keys below the array's path.
+
+    Chunks that hold nothing but the fill value are there as well, so that one that isn't there is a lost one.
+    """
+    in_memory = MemoryStore()
+    _array(in_memory, "", metadata)[...] = values
+    return {key: buffer.to_bytes() for key, buffer in in_memory._store_dict.items()}
+
+
 def _array(store: Store, path: str, metadata: Mapping[str, Any]) -> zarr.Array[Any]:
     parsed = ArrayV3Metadata.from_dict(dict(metadata))
     config = ArrayConfig.from_dict({"write_empty_chunks": True})
     return zarr.Array(zarr.AsyncArray(metadata=parsed, store_path=StorePath(store, path), config=config))
 
 
-def _open_store(location: Location, read_only: bool) -> Store:
-    if isinstance(location, Store):
-        return location
+def _open_store(location: str | os.PathLike[str], read_only: bool) -> Store:
     text = os.fspath(location)
     if "://" in text:
-        return FsspecStore.from_url(text, read_only=read_only)
-    if text.endswith(".zip"):
-        if not read_only:
-            raise ValueError(f"{text}: .zip files can only be read; write into a folder, and pack that")
-        return ZipStore(text, mode="r", read_only=True)
-    return LocalStore(text, read_only=read_only)
+        return open_url(text, read_only)
+    if not read_only:
+        raise ValueError(f"{text}: .zip files can only be read; write into a folder, and pack that")
+    return ZipStore(text, mode="r", read_only=True)

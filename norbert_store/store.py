@@ -19,8 +19,9 @@ import numpy as np
 import xarray
 from numpy.typing import ArrayLike, NDArray
 
-from norbert_store.errors import DamagedError, FormatError, NameNotFoundError
-from norbert_store.lazy import TRACK_DIMENSIONS, LazyFrames, Values, lazy_dataset, packed_dataset
+from norbert_store.errors import FormatError, NameNotFoundError
+from norbert_store.format.table import ROWS_PER_CHUNK
+from norbert_store.lazy import TRACK_DIMENSIONS, LazyFrames, Values, lazy_column, lazy_dataset, packed_dataset
 from norbert_store.levels import Curve
 from norbert_store.reader import Reader
 from norbert_store.stft import Audio
@@ -133,7 +134,7 @@ class Store:
     @property
     def frequencies(self) -> NDArray[np.float64]:
         """Hz of every bin."""
-        return self._reader.frequencies
+        return self._transform.frequencies
 
     @property
     def transform(self) -> StoredTransform:
@@ -158,7 +159,7 @@ class Store:
     @property
     def names(self) -> list[str]:
         """Names of the tracks, in order."""
-        return [str(name) for name in self._column("name")]
+        return self._column("name").tolist()
 
     def _column(self, name: str) -> NDArray[Any]:
         values = self._reader.column(name)
@@ -166,8 +167,17 @@ class Store:
 
     @cached_property
     def _row_by_name(self) -> dict[str, int]:
-        rows = range(self._reader.document.tracks) if self._rows is None else self._rows.tolist()
+        rows = range(len(self)) if self._rows is None else self._rows.tolist()
         return dict(zip(self.names, rows, strict=True))
+
+    def _row(self, name: str) -> int:
+        try:
+            return self._row_by_name[name]
+        except KeyError:
+            raise NameNotFoundError(f"{self.location} has no track {name!r}{_close_to(name, self.names)}") from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_row_by_name"}
 
     # ---- tracks
 
@@ -178,7 +188,8 @@ class Store:
         return name in self._row_by_name
 
     def __iter__(self) -> Iterator[Track]:
-        return (self[i] for i in range(len(self)))
+        rows = range(len(self)) if self._rows is None else self._rows.tolist()
+        return (Track(self, row) for row in rows)
 
     def __getitem__(self, key: str | int) -> Track:
         """Return a track by its name, or by its position (negative ones count from the end).
@@ -191,9 +202,7 @@ class Store:
             If there is no such position.
         """
         if isinstance(key, str):
-            if key not in self._row_by_name:
-                raise NameNotFoundError(f"{self.location} has no track {key!r}{_close_to(key, self.names)}")
-            return Track(self, self._row_by_name[key])
+            return Track(self, self._row(key))
         if not isinstance(key, int | np.integer):
             raise TypeError(f"expected a track's name or position, found {key!r}; select() takes several")
         if not -len(self) <= key < len(self):
@@ -203,12 +212,18 @@ class Store:
 
     @property
     def tracks(self) -> xarray.Dataset:
-        """The track table: a variable for each column, one row a track."""
-        variables: dict[str, Any] = {}
-        for column in self._reader.document.columns:
-            dimensions = ("track", "target") if column.name == "present" else ("track",)
-            variables[column.name] = (dimensions, self._column(column.name))
-        return xarray.Dataset(variables, coords={"target": list(self.targets)})
+        """The track table: a variable for each column, one row a track.
+
+        Of a store with many tracks, a column is read when its values are asked for.
+        """
+        names = [column.name for column in self._reader.document.columns]
+        dataset = xarray.Dataset(
+            {name: lazy_column(self._reader, name, self._rows) for name in names}, coords={"target": list(self.targets)}
+        )
+        if self._reader.document.tracks > ROWS_PER_CHUNK:
+            return dataset
+        self._reader.columns(names)  # at once, and not one after the other
+        return dataset.load()
 
     def select(self, which: ArrayLike | xarray.DataArray) -> Store:
         """Return a store of some of the tracks.
@@ -240,11 +255,13 @@ class Store:
                 raise ValueError(f"expected a mask of {len(self)} values, one for each track; found {len(chosen)}")
             return Store(self._reader, rows[chosen])
         if np.issubdtype(chosen.dtype, np.integer):
-            if chosen.min() < -len(self) or chosen.max() >= len(self):
-                raise IndexError(f"{self.location} has {len(self)} tracks; found positions {chosen.tolist()}")
+            wrong = chosen[(chosen < -len(self)) | (chosen >= len(self))]
+            if len(wrong):
+                raise IndexError(f"{self.location} has {len(self)} tracks; there is none at position {wrong[0]}")
             return Store(self._reader, rows[chosen])
-        if all(isinstance(name, str) for name in chosen.tolist()):
-            return Store(self._reader, np.array([self[str(name)]._row for name in chosen.tolist()], dtype=np.int64))
+        names = chosen.tolist()
+        if all(isinstance(name, str) for name in names):
+            return Store(self._reader, np.array([self._row(name) for name in names], dtype=np.int64))
         raise ValueError(f"expected a mask, positions or names, found an array of {chosen.dtype}")
 
     def split(self, split: str) -> Store:
@@ -255,11 +272,12 @@ class Store:
         NameNotFoundError
             If there is no such split.
         """
-        splits = self._column("split").tolist()
-        if split not in splits:
-            known = ", ".join(map(repr, sorted(set(splits)))) or "none"
+        splits = self._column("split")
+        chosen = splits == split
+        if not chosen.any():
+            known = ", ".join(map(repr, sorted(set(splits.tolist())))) or "none"
             raise NameNotFoundError(f"{self.location} has no split {split!r}; it has {known}")
-        return self.select([one == split for one in splits])
+        return self.select(chosen)
 
     # ---- all magnitudes
 
@@ -284,7 +302,7 @@ class Store:
                 "the packed axis holds the tracks of all splits; take it of the whole store, or go over the tracks of "
                 "this selection one by one"
             )
-        return packed_dataset(self._reader, values)
+        return packed_dataset(self._reader, values, self.frequencies)
 
 
 class Track:
@@ -298,8 +316,8 @@ class Track:
     """
 
     def __init__(self, store: Store, row: int) -> None:
-        self._store = store
         self._reader = store._reader
+        self._transform = store.transform
         self._row = row
 
     def __repr__(self) -> str:
@@ -317,12 +335,12 @@ class Track:
     @property
     def transform(self) -> StoredTransform:
         """How audio became magnitudes, and how they become audio again."""
-        return self._store.transform
+        return self._transform
 
     @property
     def curve(self) -> Curve:
         """Between magnitudes and levels."""
-        return self._store.curve
+        return self._reader.layout.curve
 
     @cached_property
     def name(self) -> str:
@@ -352,7 +370,7 @@ class Track:
     @property
     def channels(self) -> tuple[str, ...]:
         """Labels of the channels."""
-        return self._store.channels
+        return self._reader.document.channels
 
     @property
     def folder(self) -> Path | None:
@@ -362,7 +380,7 @@ class Track:
     @property
     def rate(self) -> int:
         """Samples per second of the audio."""
-        return self._store.rate
+        return self._transform.rate
 
     @cached_property
     def samples(self) -> int:
@@ -370,19 +388,24 @@ class Track:
         return int(self._cell("samples"))
 
     @cached_property
+    def _extent(self) -> tuple[int, int]:
+        start, frames = self._reader.cells(("start", "frames"), self._row)
+        return int(start), int(frames)
+
+    @property
     def frames(self) -> int:
         """Length of the spectrogram, frames."""
-        return int(self._cell("frames"))
+        return self._extent[1]
 
     @property
     def duration(self) -> float:
         """Length of the audio, seconds."""
         return self.samples / self.rate
 
-    @cached_property
+    @property
     def start(self) -> int:
         """Where the track begins along the packed axis, frames."""
-        return int(self._cell("start"))
+        return self._extent[0]
 
     @cached_property
     def present(self) -> dict[str, bool]:
@@ -393,25 +416,27 @@ class Track:
     @property
     def magnitude(self) -> xarray.DataArray:
         """Magnitudes (target, channel, time, frequency), lazy, in seconds and Hz; NaN where a target is absent."""
-        return self.dataset("magnitude")["magnitude"]
+        return self._lazy("magnitude")["magnitude"]
 
     @property
     def levels(self) -> xarray.DataArray:
         """Levels (target, channel, time, frequency), lazy, uint8; 0 where a target is absent."""
-        return self.dataset("levels")["levels"]
+        return self._lazy("levels")["levels"]
 
     def dataset(self, values: Values = "magnitude") -> xarray.Dataset:
         """The track as a data set of one lazy variable, "magnitude" or "levels"."""
-        document = self._reader.document
-        array = LazyFrames(self._reader, values, self.start, self.frames, list(self.present.values()), self.name)
+        return self._lazy(values).assign_attrs(track=self.name, rate=self.rate)
+
+    def _lazy(self, values: Values) -> xarray.Dataset:
+        """Make what is the same for every track, and needs no name."""
         coordinates = {
-            "target": list(document.targets),
-            "channel": list(document.channels),
+            "target": list(self._reader.document.targets),
+            "channel": list(self._reader.document.channels),
             "time": self.transform.frame_seconds(self.frames),
-            "frequency": self._reader.frequencies,
+            "frequency": self.transform.frequencies,
         }
-        attributes = {"track": self.name, "rate": self.rate}
-        return lazy_dataset(array, TRACK_DIMENSIONS, coordinates, values, attributes)
+        array = LazyFrames(self._reader, values, self.start, self.frames, self._row)
+        return lazy_dataset(array, TRACK_DIMENSIONS, coordinates, values)
 
     def jpeg(self, target: str | int, channel: str | int, chunk: int) -> bytes:
         """Return one chunk's JPEG, as it stands in the store: rows are frames, columns frequencies.
@@ -432,15 +457,15 @@ class Track:
         DamagedError
             If the chunk is missing or damaged.
         """
-        t = self._reader.document.targets.index(self.label(target))
+        t = self._position("target", target, self._reader.document.targets)
         c = self._position("channel", channel, self._reader.document.channels)
         chunks = self._reader.layout.chunks(self.frames)
         if not 0 <= chunk < chunks:
             raise IndexError(f"track {self.name!r} has {chunks} chunks; there is none at position {chunk}")
         packed = self.start // self._reader.layout.chunk_frames + chunk
-        data = self._reader.jpeg(t, c, packed, self.name)
-        if data is None:
-            raise DamagedError(f"{self._reader.place(t, c, packed, self.name)} is missing")
+        data = self._reader.jpeg(t, c, packed, self._row)
+        if data is None:  # and none must be there
+            raise self._absent(self._reader.document.targets[t])
         return data
 
     def to_audio(self, target: str | int, mixture: ArrayLike | str | os.PathLike[str] | None = None) -> Audio:
@@ -537,7 +562,8 @@ class Track:
             If it hasn't.
         """
         label = self._reader.document.targets[self._position("target", target, self._reader.document.targets)]
-        self._check_present(label)
+        if not self.present[label]:
+            raise self._absent(label)
         return label
 
     def _position(self, what: str, label: str | int, labels: Sequence[str]) -> int:
@@ -547,10 +573,9 @@ class Track:
             return int(label) % len(labels)
         raise NameNotFoundError(f"{self._reader.name} has no {what} {label!r}; it has {', '.join(map(repr, labels))}")
 
-    def _check_present(self, target: str) -> None:
-        if not self.present[target]:
-            there = ", ".join(repr(name) for name, present in self.present.items() if present)
-            raise NameNotFoundError(f"track {self.name!r} has no target {target!r}; it has {there}")
+    def _absent(self, target: str) -> NameNotFoundError:
+        there = ", ".join(repr(name) for name, present in self.present.items() if present)
+        return NameNotFoundError(f"track {self.name!r} has no target {target!r}; it has {there}")
 
 
 def _stored_transform(reader: Reader) -> StoredTransform:

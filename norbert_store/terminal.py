@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,6 +18,9 @@ from rich.text import Text
 
 from norbert_store import export
 from norbert_store.store import Store, Track
+
+if TYPE_CHECKING:
+    from norbert_store.repair import Repairs
 
 _WIDTH_OF_PIPES = 200
 _MOST_TRACKS_SHOWN = 20
@@ -66,10 +69,18 @@ def export_progress(to: Console, tracks: int) -> Iterator[Callable[[export.Progr
 
 @contextmanager
 def check_progress(to: Console) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar of tracks; yields what a check calls with (done, all)."""
+    """Show a progress bar of files; yields what a check calls with (done, all)."""
     with Progress(console=to, transient=True, disable=not to.is_terminal) as bar:
         task = bar.add_task("checking", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def repair_progress(to: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a progress bar of files for each step; yields what a repair calls with (step, done, all)."""
+    with Progress(console=to, transient=True, disable=not to.is_terminal) as bar:
+        task = bar.add_task("checking", total=None)
+        yield lambda step, done, total: bar.update(task, description=step, completed=done, total=total)
 
 
 @contextmanager
@@ -101,6 +112,21 @@ def print_summary(to: Console, summary: export.Summary) -> None:
         to.print(f"{counted(len(summary.skipped), 'track')} left out:")
         for _, reason in summary.skipped:
             to.print(f"  {printable(reason)}")
+
+
+def print_repairs(to: Console, repairs: Repairs) -> None:
+    """Print what a repair has mended and dropped, and what it couldn't mend."""
+    for key in repairs.mended:
+        to.print(f"mended {key}")
+    for track, reason in repairs.dropped:
+        to.print(printable(f"dropped track {track!r}: {reason}"))
+    for what, reason in repairs.failed:
+        to.print(printable(f"can't mend {what}: {reason}"))
+    if repairs.whole:
+        to.print(f"{repairs.store} is whole")
+        return
+    advice = "; --drop takes tracks out that can't be mended" if any(fault.track for fault in repairs.left) else ""
+    to.print(f"{repairs.store}: {counted(len(repairs.left), 'fault')} left{advice}")
 
 
 def print_store(to: Console, store: Store) -> None:

@@ -234,6 +234,9 @@ class MelBands(_OfStft):
         scale: str = "slaney",
     ) -> None:
         n_mels = whole_number("n_mels", n_mels, at_least=1)
+        # filters are a matrix (bands, bins); with two bands a bin, some are sure to hold none
+        if n_mels > min(2 * stft.bins, _LARGEST_FILTERS // stft.bins):
+            raise ValueError(f"n_mels must be less for an n_fft of {stft.n_fft}, found {n_mels}")
         if scale not in _MEL_SCALES:
             raise ValueError(f"scale must be one of {', '.join(map(repr, _MEL_SCALES))}; found {scale!r}")
         highest = min(float(bandwidth), stft.rate / 2)
@@ -391,7 +394,7 @@ def transform_from_config(config: Mapping[str, Any], frequencies: ArrayLike | No
             return LinearBins(stft, parameters["bandwidth"])
         bands = {key: parameters[key] for key in ("n_mels", "lowest", "bandwidth", "scale")}
         return MelBands(stft, **bands)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise FormatError(f"the transform {config!r} can't be built again: {error!r}") from error
 
 
@@ -411,6 +414,9 @@ def _htk_mel(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
 def _htk_hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     return 700 * (10 ** (mel / 2595) - 1)
 
+
+# numbers in the matrix of mel filters; 16 times those of 256 bands at an n_fft of 8,192
+_LARGEST_FILTERS = 1 << 24
 
 _MEL_SCALES = {"slaney": (_slaney_mel, _slaney_hertz), "htk": (_htk_mel, _htk_hertz)}
 

@@ -1,13 +1,10 @@
 """Arrays to shards: tracks go in one after the other, bundles are written whole, and a commit makes them visible.
 
-The order is always: shards, rows of the track table, then the one document that commits them
-(`norbert_store.format.document`). A process that dies at any moment leaves the last committed state.
+`norbert_store.committer` says in which order, and what that is good for.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,23 +12,27 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from norbert_store.bundle import Bundle, Place
-from norbert_store.errors import MagnitudeError, StoreExistsError, TrackError
-from norbert_store.format.document import ROOT_KEY, TRACK_GROUP, Document, Layout, group_document, json_bytes
-from norbert_store.format.table import Column, Label, check_labels, check_name, check_text, metadata_text
+from norbert_store.committer import Committer, Row
+from norbert_store.errors import MagnitudeError, NorbertStoreError, TrackError
+from norbert_store.format.document import SHARD_CHUNKS, Document, Layout
+from norbert_store.format.table import Column, Label, check_text
 from norbert_store.jpeg.encoder import DEFAULT_QUALITY, check_quality
 from norbert_store.jpeg.stream import BLOCK, LARGEST_SIDE
 from norbert_store.levels import Curve, PowerCurve
-from norbert_store.stems import Stems, blocks_of_stems, check_target
+from norbert_store.stems import Stems, check_target
 from norbert_store.stft import Stft, whole_number
 from norbert_store.storage import Location, Storage
-from norbert_store.transform import DEFAULT_BANDWIDTH, Mel, ReadyBins, StoredTransform, stored_transform
+from norbert_store.transform import (
+    DEFAULT_BANDWIDTH,
+    Mel,
+    ReadyBins,
+    StoredTransform,
+    stored_transform,
+)
 
 PIXELS_PER_CHUNK = 256 * 744
-SHARD_CHUNKS = 64
-COMMIT_SECONDS = 5.0
 _MOST_CHUNK_FRAMES = 8192
 
 _CHANNEL_LABELS = {1: ("mono",), 2: ("left", "right")}
@@ -95,6 +96,10 @@ def create(
     ------
     StoreExistsError
         If there is something at the location.
+    StoreInUseError
+        If somebody is writing there.
+    StorageError
+        If nothing can be written there.
     ValueError
         If a parameter is out of range.
 
@@ -107,6 +112,91 @@ def create(
     ...     place = writer.add("noise", {"mixture": noise})
     >>> place
     Place(start=0, frames=9, samples=8000, present=(True,))
+    """
+    bundle_tracks = whole_number("bundle_tracks", bundle_tracks, at_least=1)
+    document, stored = new_document(
+        targets=targets,
+        rate=rate,
+        channels=channels,
+        transform=transform,
+        bandwidth=bandwidth,
+        reference=reference,
+        curve=curve,
+        quality=quality,
+        chunk_frames=chunk_frames,
+        shard_chunks=shard_chunks,
+        title=title,
+        license=license,
+        citation=citation,
+    )
+    return Writer(Committer.new(Storage(location, read_only=False), document, stored), bundle_tracks)
+
+
+def append(location: Location, *, bundle_tracks: int = 1) -> Writer:
+    """Go on with a store: return a writer that adds tracks behind those that are there.
+
+    Readers that have the store open go on with the tracks that they know; who opens it after a commit sees more. What a
+    writer that died has left behind, and never committed, is deleted.
+
+    Parameters
+    ----------
+    location : str, path or zarr store
+    bundle_tracks : int
+        As for `create`.
+
+    Returns
+    -------
+    Writer
+        A context manager; leaving it commits.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is nothing there.
+    StoreInUseError
+        If somebody else is writing there.
+    FormatError
+        If what is there is no store, or one of other codecs.
+    StorageError
+        If nothing can be written there.
+
+    Examples
+    --------
+    >>> import norbert_store, zarr
+    >>> store = zarr.storage.MemoryStore()
+    >>> with create(store, targets=["mixture"], rate=8000, channels=1) as writer:
+    ...     _ = writer.add("noise", {"mixture": np.random.default_rng(0).uniform(-0.5, 0.5, 8000)}, split="train")
+    >>> with append(store) as writer:
+    ...     _ = writer.add("silence", {"mixture": np.zeros(8000)}, split="test")
+    >>> norbert_store.open(store).names
+    ['noise', 'silence']
+    """
+    bundle_tracks = whole_number("bundle_tracks", bundle_tracks, at_least=1)
+    return Writer(Committer.of(Storage(location, read_only=False)), bundle_tracks)
+
+
+def new_document(
+    *,
+    targets: Sequence[str],
+    rate: int | None = None,
+    channels: int | Sequence[str] = 2,
+    transform: Stft | Mel | ReadyBins | None = None,
+    bandwidth: float = DEFAULT_BANDWIDTH,
+    reference: float | None = None,
+    curve: Curve | None = None,
+    quality: float = DEFAULT_QUALITY,
+    chunk_frames: int | None = None,
+    shard_chunks: int = SHARD_CHUNKS,
+    title: str = "",
+    license: str = "",  # noqa: A002  # the name of the attribute
+    citation: str = "",
+) -> tuple[Document, StoredTransform]:
+    """Describe an empty store; parameters as for `create`.
+
+    Raises
+    ------
+    ValueError
+        If one is out of range.
     """
     stored = stored_transform(_analysis(transform, rate), bandwidth)
     target_labels = _labels("targets", targets)
@@ -136,32 +226,23 @@ def create(
         encoder={"quality": check_quality(quality)},
         about={key: check_text(key, text) for key, text in about.items() if text},
     )
-    storage = Storage(location, read_only=False)
-    if not storage.is_empty():
-        raise StoreExistsError(f"{storage.name} exists already and isn't empty; give another place, or delete it first")
-    writer = Writer(storage, document, stored, whole_number("bundle_tracks", bundle_tracks, at_least=1))
-    writer._begin()
-    return writer
+    return document, stored
 
 
 class Writer:
-    """Fills a store, track by track; made by `create`.
+    """Fills a store, track by track; made by `create` or `append`.
 
     At most one shard per target is in memory, encoded. Leaving the ``with`` block commits all tracks that were added
     whole, also after an error.
     """
 
-    def __init__(self, storage: Storage, document: Document, transform: StoredTransform, bundle_tracks: int) -> None:
-        self.document = document
-        self.transform = transform
-        self._storage = storage
+    def __init__(self, committer: Committer, bundle_tracks: int) -> None:
+        self.transform = committer.transform
+        self._committer = committer
         self._bundle_tracks = bundle_tracks
-        self._names: set[str] = set()
-        self._labels = document.labels
-        self._waiting: list[dict[str, Any]] = []  # rows of the open bundle
-        self._written: list[dict[str, Any]] = []  # rows of whole bundles that aren't committed
-        self._bundle = self._new_bundle(document.layout.chunks(document.frames))
-        self._committed_at = time.monotonic()
+        self._rows: list[Row] = []  # of the open bundle
+        layout = committer.document.layout
+        self._bundle = self._new_bundle(layout.chunks(committer.document.frames))
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -170,15 +251,25 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except NorbertStoreError:
+            # what went wrong first is what people need to know
+            if error is None:
+                raise
+
+    @property
+    def document(self) -> Document:
+        """What is committed."""
+        return self._committer.document
 
     @property
     def folder(self) -> Path | None:
         """The folder of the store, if it is one on this machine."""
-        return self._storage.folder
+        return self._committer.storage.folder
 
     def __repr__(self) -> str:
-        return f"<norbert_store.Writer of {self._storage.name!r}, {len(self._names)} tracks>"
+        return f"<norbert_store.Writer of {self._committer.storage.name!r}, {len(self._committer.names)} tracks>"
 
     # ---- adding tracks
 
@@ -225,13 +316,9 @@ class Writer:
         MagnitudeError
             If a magnitude exceeds the reference. The message tells the reference that the track needs.
         """
-        row, columns = self._row(name, split, source, metadata, labels)
-        rate = self.transform.stft.rate
-        with self._bundle.track(name) as track:
-            for target, block in blocks_of_stems(stems, self.document.targets, rate):
-                track.push(target, block)
-            place = track.place(samples=track.finish())
-        return self._finish_track(row, columns, place)
+        self._check_open()
+        row, columns = self._committer.check(name, split, source, metadata, labels)
+        return self._finish_track(row, columns, self._bundle.add(name, stems))
 
     def add_magnitude(
         self,
@@ -270,7 +357,8 @@ class Writer:
         ValueError
             If so many samples don't give so many frames.
         """
-        row, columns = self._row(name, split, source, metadata, labels)
+        self._check_open()
+        row, columns = self._committer.check(name, split, source, metadata, labels)
         if not isinstance(magnitude, Mapping):
             kind = type(magnitude).__name__
             raise MagnitudeError(f"track {name!r}: expected magnitudes by target, found {kind}")
@@ -285,30 +373,9 @@ class Writer:
             place = track.place(samples)
         return self._finish_track(row, columns, place)
 
-    def _row(
-        self,
-        name: str,
-        split: str,
-        source: str,
-        metadata: Mapping[str, Any] | None,
-        labels: Mapping[str, Label] | None,
-    ) -> tuple[dict[str, Any], tuple[Column, ...]]:
-        """Check what goes into the track table, before any work is done; return it, and columns that are new."""
+    def _check_open(self) -> None:
         if self._closed:
-            raise TrackError(f"the writer of {self._storage.name} is closed; no track can be added")
-        if check_name(name) in self._names:
-            raise TrackError(f"there is a track named {name!r} already; every name stands once")
-        new = check_labels(labels, self._labels, len(self._names))
-        row = {
-            "name": name,
-            "split": check_text(f"the split of {name!r}", split),
-            "source": check_text(
-                f"the source of {name!r}", os.fspath(source) if isinstance(source, os.PathLike) else source
-            ),
-            "metadata": metadata_text(metadata),
-            **{label: value for label, value in (labels or {}).items() if value is not None},
-        }
-        return row, tuple(new.values())
+            raise TrackError(f"the writer of {self._committer.storage.name} is closed; no track can be added")
 
     def _samples(self, frames: int) -> int:
         """Length of the audio that a number of frames stands for."""
@@ -325,86 +392,42 @@ class Writer:
         if expected != frames:
             raise MagnitudeError(f"{samples} samples of audio give {expected} frames, found {frames}")
 
-    def _finish_track(self, row: dict[str, Any], columns: tuple[Column, ...], place: Place) -> Place:
-        self._labels = (*self._labels, *columns)
-        self._names.add(row["name"])
-        self._waiting.append({**row, **asdict(place)})
-        if len(self._waiting) >= self._bundle_tracks:
+    def _finish_track(self, row: Row, columns: tuple[Column, ...], place: Place) -> Place:
+        self._committer.expect(row, columns)
+        self._rows.append({**row, **asdict(place)})
+        if len(self._rows) >= self._bundle_tracks:
             self._finish_bundle()
-            if time.monotonic() - self._committed_at >= COMMIT_SECONDS:
-                self.commit()
         return place
 
     def _new_bundle(self, next_chunk: int) -> Bundle:
         """Begin a bundle at the next shard's beginning."""
-        shard_chunks = self.document.layout.shard_chunks
+        committer = self._committer
+        shard_chunks = committer.document.layout.shard_chunks
         first_chunk = -(-next_chunk // shard_chunks) * shard_chunks
-        return Bundle(self._storage, self.document, self.transform, first_chunk)
+        return Bundle(committer.storage, committer.document, self.transform, first_chunk)
 
     def _finish_bundle(self) -> None:
-        if self._waiting:
+        if self._rows:
             self._bundle.finish()
-            self._written += self._waiting
-            self._waiting = []
+            rows, self._rows = self._rows, []
             self._bundle = self._new_bundle(self._bundle.next_chunk)
+            self._committer.add(rows)
 
     # ---- commits
 
     def commit(self) -> None:
         """Make all whole bundles visible to readers; tracks of a bundle that isn't full yet wait for the next time."""
-        if self._written:
-            last = self._written[-1]
-            chunks = self.document.layout.chunks(last["frames"])
-            document = replace(
-                self.document,
-                tracks=self.document.tracks + len(self._written),
-                frames=last["start"] + chunks * self.document.layout.chunk_frames,
-                labels=self._labels,
-            )
-            self._write_rows(document)
-            self._storage.set(ROOT_KEY, document.to_json())
-            self.document = document
-            self._written = []
-        self._committed_at = time.monotonic()
+        self._committer.commit()
 
     def close(self) -> None:
         """Write the bundle that is open, and commit; nothing can be added after that."""
         if self._closed:
             return
         self._closed = True
-        self._finish_bundle()
-        self.commit()
-        # programs that don't know consolidated metadata read these
-        self._write_array_documents()
-
-    def _begin(self) -> None:
-        """Write the empty store: it can be opened from now on."""
-        document = self.document
-        committed = document.to_json()  # before anything is written: a transform may hold what JSON can't
-        self._write_array_documents()
-        self._storage.set(f"{TRACK_GROUP}/{ROOT_KEY}", json_bytes(group_document()))
-        arrays = document.arrays()
-        for path, values in (
-            ("target", np.array(document.targets, dtype=object)),
-            ("channel", np.array(document.channels, dtype=object)),
-            ("frequency", self.transform.frequencies),
-        ):
-            self._storage.array(path, arrays[path])[:] = values
-        self._storage.set(ROOT_KEY, committed)
-
-    def _write_array_documents(self) -> None:
-        for path, metadata in self.document.arrays().items():
-            self._storage.set(f"{path}/{ROOT_KEY}", json_bytes(metadata))
-
-    def _write_rows(self, document: Document) -> None:
-        arrays = document.arrays()
-        known = {column.name for column in self.document.columns}
-        for column in document.columns:
-            # a new column begins at the first row, so that none of its chunks is missing
-            first = self.document.tracks if column.name in known else 0
-            values = _column_values(column, [*[{}] * (self.document.tracks - first), *self._written])
-            path = f"{TRACK_GROUP}/{column.name}"
-            self._storage.array(path, arrays[path])[first : document.tracks] = values
+        try:
+            self._finish_bundle()
+        finally:
+            self._committer.close()
 
 
 def _analysis(transform: Stft | Mel | ReadyBins | None, rate: int | None) -> Stft | Mel | ReadyBins:
@@ -439,8 +462,3 @@ def _chunk_frames(chunk_frames: int | None, bins: int) -> int:
     if whole_number("chunk_frames", chunk_frames, at_least=1) % BLOCK:
         raise ValueError(f"chunk_frames must be a multiple of {BLOCK}, found {chunk_frames}")
     return chunk_frames
-
-
-def _column_values(column: Column, rows: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
-    values = [row.get(column.name, column.fill_value) for row in rows]
-    return np.array(values, dtype=object if column.data_type == "string" else column.data_type)

@@ -26,13 +26,14 @@ NAMES = [name for split in ("train", "test") for where, name in sorted(TITLES[:3
 HOSTILE = "[red]a[/red] :star: <b> $x$ \\[bold] - [/]"
 
 COMMANDS = {
-    "": ["demo", "export", "info", "plot", "reconstruct", "verify", "--version"],
+    "": ["demo", "export", "info", "plot", "reconstruct", "repair", "verify", "--version"],
     "demo": ["[OUT]", "--tracks", "--seconds"],
     "export": ["folder", "musdb"],
     "export musdb": ["ROOT OUT", "--quality", "--bandwidth", "--n-fft", "--hop", "--n-mels", "--skip-broken"],
     "export folder": ["ROOT OUT", "--reference", "--title", "--skip-broken"],
     "info": ["STORE [TRACK]"],
-    "verify": ["STORE", "status 1"],
+    "verify": ["STORE", "status 1", "--quick", "--workers"],
+    "repair": ["STORE", "status 1", "--root", "--drop"],
     "plot": ["STORE TRACK", "-o, --output"],
     "reconstruct": ["STORE TRACK", "--target", "--mixture", "-o, --output"],
 }
@@ -335,15 +336,46 @@ def test_verify_prints_a_line_for_each_fault(run, here):
     for fault, channel in zip(faults[:2], ("left", "right"), strict=True):  # the vocals are the same in both
         place = f"x.zarr: track {NAMES[0]!r}, target 'vocals', channel {channel!r}, packed chunk 0, at byte 0 of "
         assert fault.startswith(f"{place}magnitude/c/4/0/0/0: the checksum of ")
-    assert faults[2:] == [
-        f"x.zarr: track {NAMES[2]!r}, target 'drums', channel {channel!r}, packed chunk 128 is missing"
-        for channel in ("left", "right")
-    ]
+    lost = f"x.zarr: track {NAMES[2]!r}, target 'drums', channel {{!r}}, packed chunk 128, magnitude/c/1/0/2/0"
+    assert faults[2:] == [f"{lost.format(channel)}: the file is missing" for channel in ("left", "right")]
     assert last == "x.zarr: 4 faults"
+    assert run("verify", "x.zarr", "--quick", "--workers", 1) == (status, out, err)
 
 
 def test_verify_where_there_is_no_store(fails, here):
     assert "there is no store at nowhere" in fails("verify", "nowhere")
+
+
+# ---- repair
+
+
+def test_repair_says_what_it_mended(run, here):
+    damage(here / "x.zarr" / "magnitude" / "c" / "4" / "0" / "0" / "0")
+    (here / "x.zarr" / "target" / "c" / "0").unlink()
+    assert run("repair", "x.zarr") == (0, "mended target/c/0\nmended magnitude/c/4/0/0/0\nx.zarr is whole\n", "")
+    assert run("repair", "x.zarr") == (0, "x.zarr is whole\n", "")
+    assert run("verify", "x.zarr") == (0, "x.zarr is whole\n", "")
+
+
+def test_repair_says_what_it_cannot_mend_and_drops_it_if_told_so(run, here):
+    damage(here / "x.zarr" / "magnitude" / "c" / "4" / "0" / "0" / "0")
+    (here / "musdb").rename(here / "moved")
+    status, out, err = run("repair", "x.zarr")
+    failed, last = out.splitlines()
+    assert (status, err) == (1, "")
+    assert failed.startswith(f"can't mend track {NAMES[0]!r}: there is no file {here / 'musdb'}")
+    assert last == "x.zarr: 2 faults left; --drop takes tracks out that can't be mended"
+    shutil.copytree("x.zarr", "y.zarr")
+    assert run("repair", "x.zarr", "--root", "moved")[0] == 0
+    status, out, err = run("repair", "y.zarr", "--drop")
+    dropped, last = out.splitlines()
+    assert (status, err, last) == (0, "", "y.zarr is whole")
+    assert dropped.startswith(f"dropped track {NAMES[0]!r}: there is no file {here / 'musdb'}")
+    assert norbert_store.open("y.zarr").names == NAMES[1:]
+
+
+def test_repair_where_there_is_no_store(fails, here):
+    assert "there is no store at nowhere" in fails("repair", "nowhere")
 
 
 # ---- plot and reconstruct
@@ -423,7 +455,11 @@ def test_the_installed_command(here):
     status, out, err = call("export", "folder", "musdb", "new.zarr")
     assert (status, err) == (0, "")
     assert out.startswith("15 tracks, ")
-    assert call("info", "nowhere") == (1, "", "norbert-store: there is no store at nowhere\n")
+    assert call("info", "nowhere") == (
+        1,
+        "",
+        "norbert-store: there is no store at nowhere: expected a zarr.json there\n",
+    )
     assert call("info")[0] == 2
 
 
@@ -454,6 +490,178 @@ def test_ctrl_c_ends_an_export_without_a_traceback_and_leaves_a_whole_store(tmp_
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err.strip()) == (130, "", "norbert-store: stopped")
+    assert (process.returncode, out, err.strip()) == (
+        130,
+        "",
+        f"norbert-store: stopped. {store} holds what was done; the same command with --resume goes on",
+    )
     assert 5 <= len(norbert_store.open(store)) < 4000
     assert verify(store) == []
+
+
+# ---- several workers, and exports that go on
+
+
+def files_below(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def music(tmp_path, monkeypatch):
+    """A folder of 60 files, as the only thing in the current folder, and the store that becomes of it."""
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("x.wav", np.random.default_rng(0).uniform(-0.5, 0.5, (8000, 2)), 8000)
+    (tmp_path / "music").mkdir()
+    for i in range(60):
+        (tmp_path / "music" / f"{i:02d}.wav").symlink_to(tmp_path / "x.wav")
+    return tmp_path / "x.zarr"
+
+
+EXPORT = ("export", "folder", "music", "x.zarr", "--n-fft", "512")
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_ends_all_workers_and_the_export_can_go_on(run, music):
+    """The signal goes to all processes of the group, as from a terminal."""
+    with subprocess.Popen(
+        [script(), *EXPORT, "--workers", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        wait_for(lambda: (music / "magnitude/c/0/0/10").exists() or process.poll() is not None)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.strip()) == (
+        130,
+        "",
+        "norbert-store: stopped. x.zarr holds what was done; the same command with --resume goes on",
+    )
+
+    def group_is_gone():
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    wait_for(group_is_gone)
+    committed = norbert_store.open(music).names
+    assert committed == [f"{i:02d}" for i in range(len(committed))]
+    assert 1 <= len(committed) < 60
+    assert verify(music) == []
+    assert not (music / "writer.lock").exists()
+    status, out, err = run(*EXPORT, "--resume", "--workers", "1")
+    assert (status, err) == (0, "")
+    assert out.startswith("60 tracks, 1.0 minutes, written to x.zarr in ")
+    found = files_below(music)
+    shutil.rmtree(music)
+    run(*EXPORT)
+    assert files_below(music) == found
+
+
+def test_resume_of_what_is_finished_and_of_nothing(run, here):
+    command = ("export", "musdb", "musdb", "new.zarr", "--resume")
+    assert run(*command)[0] == 0
+    before = files_below(here / "new.zarr")
+    status, out, err = run(*command)
+    assert (status, err) == (0, "")
+    assert out.startswith("3 tracks, 1.5 seconds, written to new.zarr in ")
+    assert files_below(here / "new.zarr") == before
+
+
+def test_resume_errors(fails, run, here):
+    run("export", "musdb", "musdb", "new.zarr")
+    assert "was begun with the encoder {'quality': 80.0}; it can't go on with {'quality': 70.0}" in fails(
+        "export", "musdb", "musdb", "new.zarr", "--resume", "--quality", "70"
+    )
+    (here / "folder" / "track").mkdir(parents=True)
+    (here / "folder" / "track" / "01.wav").write_text("mine")
+    assert "folder isn't empty, and holds no store: found track/01.wav" in fails(
+        "export", "musdb", "musdb", "folder", "--resume"
+    )
+    assert (here / "folder" / "track" / "01.wav").read_text() == "mine"
+    with norbert_store.append("new.zarr"):
+        message = fails("export", "musdb", "musdb", "new.zarr", "--resume")
+    assert "new.zarr is being written by " in message
+    assert f", process {os.getpid()}, since " in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", "0"], "Invalid value for '--workers'"),
+        (["--workers", "two"], "Invalid value for '--workers'"),
+        (["--workers", "2", "--dask", "tcp://127.0.0.1:1"], "give --workers or --dask, not both"),
+    ],
+)
+def test_wrong_workers_have_status_2(run, here, arguments, message):
+    status, out, err = run("export", "musdb", "musdb", "new.zarr", *arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert not (here / "new.zarr").exists()
+
+
+def test_dask_does_the_work(run, here):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=":0"
+    ) as cluster:
+        status, out, err = run("export", "musdb", "musdb", "new.zarr", "--dask", cluster.scheduler_address)
+    assert (status, err) == (0, "")
+    assert out.startswith("3 tracks, 1.5 seconds, written to new.zarr in ")
+    run("export", "musdb", "musdb", "one.zarr")
+    assert files_below(here / "new.zarr") == files_below(here / "one.zarr")
+
+
+def test_dask_that_is_not_there_is_an_error_of_one_line(fails, here, monkeypatch):
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("distributed")
+    with dask.config.set({"distributed.comm.timeouts.connect": "300ms"}):
+        message = fails("export", "musdb", "musdb", "new.zarr", "--dask", "tcp://127.0.0.1:1")
+    assert "tcp://127.0.0.1:1" in message
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert "pip install 'norbert_store[dask]'" in fails("export", "musdb", "musdb", "new.zarr", "--dask", "x")
+    assert not (here / "new.zarr").exists()
+
+
+# As on a full disk: no file may become larger than so many bytes.
+FULL = """
+import resource, sys
+from norbert_store.cli import main
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_full_disk_is_an_error_of_one_line_and_the_export_can_go_on(run, here, workers):
+    soundfile.write("long.wav", np.random.default_rng(0).uniform(-0.5, 0.5, (40000, 2)), 8000)
+    (here / "music").mkdir()
+    for name, seconds in (("a", 1), ("b", 1), ("c", 5), ("d", 1)):
+        audio = soundfile.read("long.wav")[0][: seconds * 8000]
+        soundfile.write(here / "music" / f"{name}.wav", audio, 8000)
+    command = ("export", "folder", "music", "full.zarr", "--n-fft", "512")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, *command, "--workers", workers], capture_output=True, text=True, encoding="utf-8"
+    )
+    place = here / "full.zarr/magnitude/c/0/0/2/0"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"norbert-store: {place} can't be written: File too large\n"
+    assert norbert_store.open("full.zarr").names == ["a", "b"]
+    assert verify("full.zarr") == []
+    assert run(*command, "--resume")[0] == 0
+    found = files_below(here / "full.zarr")
+    shutil.rmtree("full.zarr")
+    run(*command)
+    assert files_below(here / "full.zarr") == found

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +15,11 @@ import soundfile
 import zarr
 
 import norbert_store
-from norbert_store import export as export_module
 from norbert_store.audio import AudioInfo
-from norbert_store.errors import NorbertStoreError, SourceError, StoreExistsError
-from norbert_store.export import SourceTrack, _placement, export
+from norbert_store.errors import NorbertStoreError, SourceError, StorageError, StoreExistsError
+from norbert_store.export import export
+from norbert_store.plan import placement
+from norbert_store.sources.track import SourceTrack
 from norbert_store.verify import verify
 
 RATE = 8000
@@ -148,13 +154,15 @@ def test_progress_is_told_before_each_track_and_at_the_end(tmp_path, broken):
     summary = export(
         tracks, tmp_path / "x.zarr", TARGETS, skip_broken=True, on_progress=told.append, transform=TRANSFORM
     )
+    # a track whose header can't be read is through before any other
+    good = [track for track in tracks if track.name not in broken]
     assert [(progress.track, progress.done) for progress in told] == [
-        *((track.name, i) for i, track in enumerate(tracks)),
+        *((track.name, i + len(broken)) for i, track in enumerate(good)),
         ("", 3),
     ]
     assert {progress.tracks for progress in told} == {3}
     seconds = [progress.audio_seconds for progress in told]
-    assert seconds == [0, 0.5, 0.5 if broken else 1.0, 1.0 if broken else 1.5]
+    assert seconds == [i / 2 for i in range(len(good) + 1)]
     elapsed = [progress.elapsed_seconds for progress in told]
     assert elapsed == sorted(elapsed)
     assert told[-1].speed > 0
@@ -265,7 +273,7 @@ def test_two_tracks_of_one_name_are_an_error(tmp_path):
 def test_many_short_tracks_share_files(tmp_path, monkeypatch):
     tracks = write_good_tracks(tmp_path, 10)
     export(tracks, tmp_path / "alone.zarr", TARGETS, transform=TRANSFORM)
-    monkeypatch.setattr(export_module, "_MOST_SHARDS", 4)
+    monkeypatch.setattr("norbert_store.plan._MOST_SHARDS", 4)
     tracks.insert(7, write_broken_track(tmp_path, "mono"))
     export(tracks, tmp_path / "shared.zarr", TARGETS, transform=TRANSFORM, skip_broken=True)
     shards = {
@@ -279,17 +287,174 @@ def test_many_short_tracks_share_files(tmp_path, monkeypatch):
 
 
 def test_a_data_set_like_musdb18_has_a_bundle_for_each_track():
-    assert _placement(150, 5, AudioInfo(44100, 2, 240 * 44100)) == {}
-    assert _placement(819, 5, AudioInfo(44100, 2, 240 * 44100)) == {}
+    assert placement(150, 5, AudioInfo(44100, 2, 240 * 44100)) == {}
+    assert placement(819, 5, AudioInfo(44100, 2, 240 * 44100)) == {}
 
 
 @pytest.mark.parametrize("targets", [1, 5])
 @pytest.mark.parametrize("tracks", [5000, 100_000, 1_000_000])
 @pytest.mark.parametrize("seconds", [0.01, 10, 240])
 def test_the_number_of_files_stays_small(tracks, targets, seconds):
-    placement = _placement(tracks, targets, AudioInfo(44100, 2, round(seconds * 44100)))
-    bundle_tracks, shard_chunks = placement["bundle_tracks"], placement["shard_chunks"]
+    planned = placement(tracks, targets, AudioInfo(44100, 2, round(seconds * 44100)))
+    bundle_tracks, shard_chunks = planned["bundle_tracks"], planned["shard_chunks"]
     assert bundle_tracks > 1
     assert tracks * targets / bundle_tracks <= 4096
     chunks = max(1, seconds / 6) * bundle_tracks  # of a bundle
     assert chunks <= shard_chunks or shard_chunks == 4096
+
+
+# ---- headers that promise what the file doesn't hold
+
+
+def flac_that_claims(path, samples):
+    """Noise of 4000 samples whose STREAMINFO says something else; 0 is what a writer into a pipe leaves there."""
+    soundfile.write(path, noise(1), RATE)
+    data = bytearray(path.read_bytes())
+    data[21:26] = ((data[21] >> 4 << 36) | samples).to_bytes(5, "big")  # 36 bits
+    path.write_bytes(data)
+
+
+def wav_that_claims(path, samples):
+    soundfile.write(path, noise(1), RATE, subtype="FLOAT")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = (samples * 8).to_bytes(4, "little")
+    path.write_bytes(data)
+
+
+def cut_off(path):
+    soundfile.write(path, noise(1, samples=20000), RATE)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+LYING = {
+    "piped.flac": (lambda path: flac_that_claims(path, 0), "piped.flac doesn't say how long it is"),
+    "more.flac": (lambda path: flac_that_claims(path, 100_000), "more.flac can't be read on after 0 samples"),
+    "huge.flac": (lambda path: flac_that_claims(path, 2**36 - 1), "huge.flac can't be read on after 0 samples"),
+    "less.flac": (lambda path: flac_that_claims(path, 1000), 1000),
+    "more.wav": (lambda path: wav_that_claims(path, 9000), "more.wav is cut off"),
+    "less.wav": (lambda path: wav_that_claims(path, 1000), 1000),
+    "cut.flac": (cut_off, "cut.flac can't be read on after 0 samples"),
+    "cut.mp3": (cut_off, "cut.mp3 is cut off: its header says 20000 samples, found "),
+}
+
+
+@pytest.mark.parametrize("bundle_tracks", [1, 3])
+@pytest.mark.parametrize("kind", LYING)
+def test_what_a_header_promises_never_reaches_into_other_tracks(tmp_path, kind, bundle_tracks):
+    make, expected = LYING[kind]
+    (tmp_path / "audio").mkdir()
+    try:
+        make(tmp_path / "audio" / kind)
+    except (soundfile.LibsndfileError, TypeError, ValueError):
+        pytest.skip("this libsndfile doesn't write it")
+    before, after = write_good_tracks(tmp_path / "audio")
+    liar = SourceTrack(kind, "train", tmp_path / "audio" / kind, {"mixture": tmp_path / "audio" / kind})
+    options = {"transform": TRANSFORM, "chunk_frames": 8, "shard_chunks": 2, "bundle_tracks": bundle_tracks}
+    summary = export([before, liar, after], tmp_path / "x.zarr", TARGETS, skip_broken=True, **options)
+    db = norbert_store.open(tmp_path / "x.zarr")
+    if isinstance(expected, str):
+        assert expected in dict(summary.skipped)[kind]
+        assert kind not in db
+    else:
+        assert db[kind].samples == expected
+        assert summary.skipped == []
+    export([before, after], tmp_path / "good.zarr", TARGETS, **options)
+    assert_same_tracks(db.select([before.name, after.name]), norbert_store.open(tmp_path / "good.zarr"))
+    assert verify(tmp_path / "x.zarr") == []
+
+
+@pytest.mark.parametrize("samples", [9000, 300])
+@pytest.mark.parametrize("skip_broken", [False, True])
+def test_a_file_that_changes_its_length_meanwhile(tmp_path, samples, skip_broken):
+    tracks = write_good_tracks(tmp_path / "audio", 3)
+    options = {"transform": TRANSFORM, "chunk_frames": 8, "shard_chunks": 2, "skip_broken": skip_broken}
+    export(tracks, tmp_path / "before.zarr", TARGETS, **options)
+
+    def change(progress):
+        if progress.track == "good 1":
+            for file in tracks[1].files.values():
+                soundfile.write(file, noise(9, samples=samples), RATE, subtype="FLOAT")
+
+    expected = ["good 0", "good 1", "good 2"]
+    if samples > 4000:
+        message = "track 'good 1': target 'mixture' is longer than the header of its file says; write the file anew"
+        expected.remove("good 1")
+        if not skip_broken:
+            expected.remove("good 2")
+            with pytest.raises(NorbertStoreError, match=message):
+                export(tracks, tmp_path / "x.zarr", TARGETS, on_progress=change, **options)
+        else:
+            summary = export(tracks, tmp_path / "x.zarr", TARGETS, on_progress=change, **options)
+            assert message in dict(summary.skipped)["good 1"]
+    else:
+        export(tracks, tmp_path / "x.zarr", TARGETS, on_progress=change, **options)
+    found, before = norbert_store.open(tmp_path / "x.zarr"), norbert_store.open(tmp_path / "before.zarr")
+    assert found.names == expected
+    for name in expected:
+        assert found[name].start == before[name].start
+        if name != "good 1":
+            assert np.array_equal(found[name].levels.values, before[name].levels.values)
+    assert verify(tmp_path / "x.zarr") == []
+
+
+# ---- when the place fails
+
+
+@pytest.fixture
+def powerless():
+    """A folder that everybody may read, and a context in which nobody may write there."""
+    folder = Path(tempfile.mkdtemp())
+
+    @contextmanager
+    def without_rights():
+        # threads and modules that are loaded when first used: from now on, Python's own files may be out of reach
+        export(write_good_tracks(folder / "first"), folder / "first.zarr", TARGETS, transform=TRANSFORM)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        root = os.geteuid() == 0
+        try:
+            if root:
+                os.seteuid(65534)
+            yield
+        finally:
+            if root:
+                os.seteuid(0)
+            for path in (folder, *folder.rglob("*")):
+                path.chmod(0o755 if path.is_dir() else 0o644)
+
+    yield folder, without_rights
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="no such rights")
+def test_a_place_that_may_not_be_written_is_an_error_and_the_store_still_opens(powerless):
+    folder, without_rights = powerless
+    tracks = write_good_tracks(folder / "audio")
+    export(tracks[:1], folder / "x.zarr", TARGETS, transform=TRANSFORM)
+    (folder / "empty").mkdir()
+    with without_rights():
+        for name, resume in (("new.zarr", False), ("new.zarr", True), ("empty", False), ("x.zarr", True)):
+            with pytest.raises(StorageError, match=rf"{name} can't be written: Permission denied"):
+                export(tracks, folder / name, TARGETS, resume=resume, transform=TRANSFORM)
+        with pytest.raises(StorageError, match=r"x\.zarr can't be written: Permission denied"):
+            norbert_store.append(folder / "x.zarr")
+        assert norbert_store.open(folder / "x.zarr").names == ["good 0"]
+        assert verify(folder / "x.zarr") == []
+    assert not (folder / "new.zarr").exists()
+    export(tracks, folder / "x.zarr", TARGETS, resume=True, transform=TRANSFORM)
+    assert verify(folder / "x.zarr") == []
+
+
+@pytest.mark.parametrize("error", [UnicodeEncodeError("ascii", "é", 0, 1, "mine"), ValueError("mine"), OSError("mine")])
+def test_errors_of_who_is_told_the_progress_come_through_as_they_are(tmp_path, error):
+    tracks = write_good_tracks(tmp_path)
+
+    def tell(progress):
+        if progress.done == 1:
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        export(tracks, tmp_path / "x.zarr", TARGETS, on_progress=tell, transform=TRANSFORM)
+    assert caught.value is error
+    assert norbert_store.open(tmp_path / "x.zarr").names == ["good 0"]

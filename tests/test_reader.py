@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import pickle
 import shutil
 import zipfile
 
@@ -8,15 +11,16 @@ import numpy as np
 import pytest
 import xarray
 import zarr
-from zarr.storage import LocalStore, MemoryStore, ZipStore
+from zarr.storage import LocalStore, MemoryStore, WrapperStore, ZipStore
 
 import norbert_store
-from norbert_store import PowerCurve
-from norbert_store.errors import DamagedError
+from norbert_store import PowerCurve, ReadyBins
+from norbert_store.errors import DamagedError, StoreNotFoundError
 from norbert_store.format.document import Document
-from norbert_store.format.shard import ShardIndex, index_bytes, pack
+from norbert_store.format.shard import ShardIndex, index_bytes, pack, with_checksum
 from norbert_store.levels import table
 from norbert_store.reader import Reader
+from norbert_store.storage import Storage
 
 INDEX_BYTES = index_bytes(2, 4)
 
@@ -311,7 +315,10 @@ def test_chunk_that_is_another_image_is_damage(small_copy, small, tmp_path, opti
         norbert_store.open(small_copy)[0].magnitude.load()
 
 
-@pytest.mark.parametrize("path", ["track/name/c/0", "track/start/c/0", "track/present/c/0/0", "frequency/c/0"])
+NEEDED = ["track/name/c/0", "track/start/c/0", "track/frames/c/0", "track/present/c/0/0"]
+
+
+@pytest.mark.parametrize("path", NEEDED)
 def test_every_flipped_byte_of_the_table_is_found_and_named(small_copy, path):
     whole = (small_copy / path).read_bytes()
     for position in np.random.default_rng(0).integers(0, len(whole), 10):
@@ -319,15 +326,63 @@ def test_every_flipped_byte_of_the_table_is_found_and_named(small_copy, path):
         flipped(small_copy / path, int(position))
         db = norbert_store.open(small_copy)
         with pytest.raises(DamagedError, match=rf"copy\.zarr: {path} can't be read"):
-            db["Ann - Long"].magnitude.load()
+            db["Bob - Short"].magnitude.load()
 
 
-@pytest.mark.parametrize("path", ["track/name/c/0", "track/start/c/0", "track/present/c/0/0", "frequency/c/0"])
+@pytest.mark.parametrize("path", NEEDED)
 def test_missing_table_is_damage(small_copy, path):
     (small_copy / path).unlink()
     db = norbert_store.open(small_copy)
     with pytest.raises(DamagedError, match=rf"copy\.zarr: {path} is missing"):
-        db["Ann - Long"].magnitude.load()
+        db["Bob - Short"].magnitude.load()
+
+
+def test_frequencies_that_no_transform_tells_must_be_there(ready, tmp_path):
+    path = shutil.copytree(ready.path, tmp_path / "ready.zarr")
+    flipped(path / "frequency/c/0", 20)
+    with pytest.raises(DamagedError, match=r"ready\.zarr: frequency/c/0 can't be read"):
+        norbert_store.open(path)
+    (path / "frequency/c/0").unlink()
+    with pytest.raises(DamagedError, match=r"ready\.zarr: frequency/c/0 is missing"):
+        norbert_store.open(path)
+
+
+def test_unreadable_names_do_not_hide_what_is_wrong(small_copy):
+    flipped(small_copy / "track/name/c/0", 5)
+    flipped(small_copy / "magnitude/c/0/0/0/0", 0)
+    with pytest.raises(DamagedError, match=r"copy\.zarr, target 'mixture', channel 'left', packed chunk 0, at byte 0"):
+        norbert_store.open(small_copy)[0].magnitude.load()
+
+
+def test_missing_chunks_of_the_packed_axis_are_damage_where_a_track_needs_them(small_copy):
+    db = norbert_store.open(small_copy)
+    (small_copy / "magnitude/c/2/0/2/0").unlink()
+    packed = db.magnitude.sel(target="drums")
+    named = r"track 'Ann - Long', target 'drums', channel 'left', packed chunk 8 is missing"
+    with pytest.raises(DamagedError, match=named):
+        packed.load()
+    with pytest.raises(DamagedError, match=named):
+        db.dataset("levels")["levels"].isel(target=2).load()
+    assert np.isnan(packed.isel(frame=slice(208, 256))).all()  # between tracks
+    assert np.isnan(db.magnitude.sel(target="vocals").isel(frame=slice(256, 272))).all()  # an absent stem
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ((0, 2**40), "the index of magnitude/c/0/0/0/0: a chunk has at most .* bytes; there is one of 1099511627776"),
+        ((2**62, 100), "channel 'left', packed chunk 1, at byte 4611686018427387904 of magnitude/c/0/0/0/0: "),
+        ((2**64 - 2, 2**63), "the index of magnitude/c/0/0/0/0: "),
+    ],
+)
+def test_entries_that_no_shard_can_have_are_damage(small_copy, entry, found):
+    path = small_copy / "magnitude/c/0/0/0/0"
+    whole = path.read_bytes()
+    entries = np.frombuffer(whole[-INDEX_BYTES:-4], "<u8").reshape(2, 4, 2).copy()
+    entries[0, 1] = entry
+    path.write_bytes(whole[:-INDEX_BYTES] + with_checksum(entries.tobytes()))
+    with pytest.raises(DamagedError, match=f"'Ann - Long', target 'mixture'.*{found}"):
+        norbert_store.open(small_copy)[0].magnitude.load()
 
 
 def test_damage_is_found_again_each_time(small_copy):
@@ -338,6 +393,276 @@ def test_damage_is_found_again_each_time(small_copy):
             track.magnitude.load()
     flipped(small_copy / "magnitude/c/0/0/0/0", -1)
     assert not np.isnan(track.magnitude).any()
+
+
+# ---- shards that change while the store is open
+
+
+@pytest.fixture(params=["folder", "memory"])
+def opened(request, small_copy):
+    """A store that is open, with all indexes read once; and what others write with."""
+    location = small_copy
+    if request.param == "memory":
+        location = MemoryStore()
+        into = Storage(location, read_only=False)
+        for path in filter(os.path.isfile, small_copy.rglob("*")):
+            into.set(path.relative_to(small_copy).as_posix(), path.read_bytes())
+    db = norbert_store.open(location)
+    db.magnitude.load()
+    return db, Storage(location, read_only=False)
+
+
+def shard_of(target, shard):
+    return f"magnitude/c/{target}/0/{shard}/0"
+
+
+def test_shards_that_are_made_again_are_read_as_they_are_now(opened, tmp_path, options, music, shards):
+    db, others = opened
+    with norbert_store.create(tmp_path / "finer.zarr", **options(quality=95)) as writer:
+        writer.add("Ann - Long", music(25600, 1))
+    expected = norbert_store.open(tmp_path / "finer.zarr")[0]
+    before = db[0].levels.values
+    assert not np.array_equal(before, expected.levels)
+    for key, data in shards(tmp_path / "finer.zarr").items():
+        others.set(key, data)
+    assert np.array_equal(db[0].levels, expected.levels)
+    assert db[0].jpeg("drums", "right", 5) == expected.jpeg("drums", "right", 5)
+    assert not np.isnan(db[2].magnitude).any()
+
+
+def test_chunks_that_come_back_are_read(opened):
+    db, others = opened
+    whole = others.get(shard_of(0, 0))
+    others.delete(shard_of(0, 0))
+    for _ in range(2):
+        with pytest.raises(
+            DamagedError, match="'Ann - Long', target 'mixture', channel 'left', packed chunk 0 is missing"
+        ):
+            db[0].magnitude.load()
+    assert np.isnan(db[1].magnitude.sel(target="vocals")).all()
+    others.set(shard_of(0, 0), whole)
+    assert not np.isnan(db[0].magnitude).any()
+
+
+@pytest.mark.parametrize("kept", [0, 30, INDEX_BYTES])
+def test_shards_that_are_cut_off_while_open_are_damage(opened, kept):
+    db, others = opened
+    others.set(shard_of(0, 0), others.get(shard_of(0, 0))[:kept])
+    with pytest.raises(DamagedError, match="'Ann - Long', target 'mixture'.*magnitude/c/0/0/0/0"):
+        db[0].levels.load()
+
+
+def test_shards_that_are_swapped_while_open_are_damage(opened):
+    db, others = opened
+    first, second = others.get(shard_of(0, 0)), others.get(shard_of(0, 1))
+    others.set(shard_of(0, 0), second)
+    others.set(shard_of(0, 1), first)
+    for time in (slice(0, 64), slice(64, 128)):
+        with pytest.raises(DamagedError, match="'Ann - Long', target 'mixture': the index of .*: this is the shard"):
+            db[0].magnitude.isel(time=time).load()
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path, data: path.write_bytes(data), lambda path, data: os.replace(data, path)]
+)
+def test_another_shard_of_the_same_size_is_noticed(tmp_path, options, write):
+    transform = ReadyBins("flat", 8000, 100, np.arange(1.0, 31))
+    path = tmp_path / "flat.zarr"
+    with norbert_store.create(path, **options(targets=["one"], transform=transform, channels=1)) as writer:
+        for level in (100, 101):
+            writer.add_magnitude(
+                str(level), {"one": np.full((1, 16, 30), writer.document.layout.curve.expand(level / 255))}
+            )
+    db = norbert_store.open(path)
+    assert abs(db[0].levels - 100).max() == 0
+    first, second = path / shard_of(0, 0), path / shard_of(0, 1)
+    assert first.stat().st_size == second.stat().st_size
+    moved = shutil.copy2(second, tmp_path / "moved")
+    write(first, moved if write.__code__.co_names[0] == "os" else moved.read_bytes())
+    with pytest.raises(DamagedError, match="this is the shard 1 of target 0; expected shard 0"):
+        db[0].levels.load()
+
+
+def test_a_store_that_is_gone_is_told(small_copy):
+    db = norbert_store.open(small_copy)
+    db[0].magnitude.load()
+    small_copy.rename(small_copy.with_name("moved.zarr"))
+    with pytest.raises(StoreNotFoundError, match=r"the store at .*copy\.zarr isn't there any more"):
+        db[0].magnitude.load()
+    with pytest.raises(StoreNotFoundError):
+        db["Bob - Short"]
+
+
+@pytest.mark.parametrize(("tracks", "changed"), [(1, {}), (5, {"reference": 2.0})])
+def test_another_store_at_the_same_place_is_told(opened, options, music, tracks, changed):
+    db, others = opened
+    if others.folder:
+        shutil.rmtree(others.folder)
+    for key in others.list():
+        others.delete(key)
+    with norbert_store.create(others.location, **options(**changed)) as writer:
+        for i in range(tracks):
+            writer.add(f"other {i}", music(3000, 7))
+    reads = [lambda: db[0].magnitude.load(), *([lambda: db.names] if others.folder else [])]
+    for read in reads:
+        with pytest.raises(DamagedError, match="was replaced since it was opened, or lost tracks; open it again"):
+            read()
+
+
+def test_tracks_that_are_added_change_nothing_for_who_reads(small, small_copy, tmp_path, options, music):
+    for name, tracks in (("one", 1), ("two", 2)):
+        with norbert_store.create(tmp_path / name, **options()) as writer:
+            for i in range(tracks):
+                writer.add(f"track {i}", music(5000, i))
+    db = norbert_store.open(tmp_path / "one")
+    before = norbert_store.open(tmp_path / "one").magnitude.values
+    shutil.copytree(tmp_path / "two", tmp_path / "one", dirs_exist_ok=True)
+    assert db.names == ["track 0"]
+    assert np.array_equal(db.magnitude, before, equal_nan=True)
+    assert norbert_store.open(tmp_path / "one").names == ["track 0", "track 1"]
+
+
+# ---- what is asked of the storage
+
+
+class CountingStore(WrapperStore):
+    """Tells what is asked of it: keys and ranges, in rounds of what is asked at the same time."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.rounds = []
+        self._running = 0
+
+    async def get(self, key, prototype, byte_range=None):
+        if not self._running:
+            self.rounds.append([])
+        self.rounds[-1].append((key, byte_range))
+        self._running += 1
+        await asyncio.sleep(0.002)
+        self._running -= 1
+        return await super().get(key, prototype, byte_range)
+
+    def taken(self):
+        """All that was asked since the last time, by round."""
+        rounds, self.rounds = self.rounds, []
+        return [sorted(key for key, _ in asked) for asked in rounds]
+
+
+@pytest.fixture
+def counting(small, bundled):
+    def open_counting(made=small):
+        store = CountingStore(LocalStore(made.path, read_only=True))
+        return store, norbert_store.open(store)
+
+    return open_counting
+
+
+def test_opening_takes_one_request(counting):
+    store, db = counting()
+    assert len(db) == 4
+    assert store.taken() == [["zarr.json"]]
+
+
+def test_first_slice_takes_four_requests_in_three_rounds(counting):
+    store, db = counting()
+    store.taken()
+    db[0].magnitude.sel(target="vocals", time=slice(0.2, 0.8)).load()
+    assert store.taken() == [["track/frames/c/0", "track/start/c/0"], [shard_of(1, 0)], [shard_of(1, 0)]]
+
+
+def test_next_slices_take_a_request_for_each_run_of_chunks(counting, monkeypatch):
+    monkeypatch.setattr("norbert_store.reader._SMALL_GAP", 0)  # chunks of tests are small as well
+    store, db = counting()
+    db[2].magnitude.isel(target=0, time=0).load()
+    store.taken()
+    for time, requests in ((slice(0, 16), 1), (slice(16, 58), 1), ([0, 20, 40], 1), ([0, 50], 2)):
+        db[2].magnitude.isel(target=0, time=time).load()
+        assert store.taken() == [[shard_of(0, 5)] * requests]
+    db[2].magnitude.isel(target=0, channel=1, time=[0, 50]).load()
+    assert store.taken() == [[shard_of(0, 5)] * 2]
+    db[2].jpeg(0, 0, 1)
+    assert store.taken() == [[shard_of(0, 5)]]
+
+
+def test_small_gaps_between_chunks_are_read_along(counting, small):
+    store, db = counting()
+    db[0].magnitude.isel(target=0, time=0).load()
+    store.taken()
+    for time, requests in (([0, 16, 32], 1), ([0, 48], 2)):
+        some = db[0].magnitude.isel(target=0, channel=0, time=time).load()
+        assert store.taken() == [[shard_of(0, 0)] * requests]
+        xarray.testing.assert_identical(some, small.db[0].magnitude.isel(target=0, channel=0, time=time).load())
+
+
+def test_reads_of_many_shards_take_two_rounds(counting, small):
+    store, db = counting()
+    track = db[0]
+    assert track.frames == 201
+    store.taken()
+    assert np.array_equal(track.magnitude, small.db[0].magnitude)
+    every = sorted(shard_of(target, shard) for target in range(3) for shard in range(4))
+    assert store.taken() == [every, every]
+
+
+def test_long_reads_take_rounds_that_memory_holds(counting, small, monkeypatch):
+    most = 4000
+    monkeypatch.setattr("norbert_store.reader._BATCH_BYTES", most)
+    store, db = counting()
+    assert np.array_equal(db[0].levels, small.db[0].levels)
+    sizes = [sum(found.end - found.start for _, found in asked if hasattr(found, "end")) for asked in store.rounds]
+    assert sum(size > 0 for size in sizes) > 10
+    assert max(sizes) <= most
+
+
+def test_columns_are_read_at_once(counting):
+    store, db = counting()
+    store.taken()
+    assert db.tracks.sizes["track"] == 4
+    ((*keys,),) = store.taken()
+    assert len(keys) == len(set(keys)) == 12
+    assert len(db.names) == 4
+    assert "Bob - Short" in db
+    assert db.tracks.genre[0] == "Rock"
+    assert store.taken() == []
+
+
+def test_absent_stems_are_asked_for_once(counting):
+    store, db = counting()
+    absent = db["Bob - Short"].magnitude.sel(target="vocals")
+    store.taken()
+    assert np.isnan(absent.load()).all()
+    assert store.taken() == [[shard_of(1, 4)], ["track/present/c/0/0"]]
+    assert np.isnan(db["Bob - Short"].magnitude.sel(target="vocals")).all()
+    assert store.taken() == []
+
+
+def test_packed_magnitudes_need_no_table(counting, bundled):
+    store, db = counting(bundled)
+    store.taken()
+    assert np.isfinite(db.magnitude.isel(target=1, frame=slice(0, 16))).all()
+    assert store.taken() == [[shard_of(1, 0)], [shard_of(1, 0)]]
+
+
+@pytest.mark.parametrize(("kept", "requests"), [(10_000, 1), (1000, 2)])
+def test_indexes_are_kept_up_to_a_number_of_bytes(counting, monkeypatch, kept, requests):
+    monkeypatch.setattr("norbert_store.reader._INDEX_BYTES_KEPT", kept)
+    store, db = counting()
+    first, *others = (db[0].magnitude.isel(target=0, time=64 * shard) for shard in range(4))
+    for lazy in (first, *others):
+        lazy.copy(deep=False).values  # noqa: B018
+    store.taken()
+    first.copy(deep=False).values  # noqa: B018
+    assert sum(map(len, store.taken())) == requests
+
+
+def test_readers_are_sent_without_what_they_remember(small):
+    reader = Reader(small.path)
+    before = len(pickle.dumps(reader))
+    reader.column("name")
+    reader.levels([0, 1, 2], [0, 1], np.arange(400), slice(None))
+    again = pickle.loads(pickle.dumps(reader))
+    assert len(pickle.dumps(reader)) < before + 2000
+    assert np.array_equal(again.column("name"), reader.column("name"))
 
 
 # ---- the same layout with other codecs
@@ -388,6 +713,21 @@ def test_other_codecs_have_no_levels_and_say_so(other_codecs):
         track.levels.load()
     with pytest.raises(ValueError, match=r"copy\.zarr has no .*encoded by bytes, zstd; read its magnitudes"):
         track.jpeg("mixture", "left", 0)
+
+
+def test_missing_shards_under_other_codecs_are_damage(other_codecs):
+    (other_codecs / "magnitude/c/1/0/4/0").unlink(missing_ok=True)
+    (other_codecs / "magnitude/c/0/0/5/0").unlink()
+    db = norbert_store.open(other_codecs)
+    assert np.isnan(db["Bob - Short"].magnitude.sel(target="vocals")).all()
+    with pytest.raises(
+        DamagedError, match="'Žofie – Ticho', target 'mixture', channel 'left', packed chunk 20 is missing"
+    ):
+        db[2].magnitude.load()
+    with pytest.raises(
+        DamagedError, match="'Žofie – Ticho', target 'mixture', channel 'left', packed chunk 20 is missing"
+    ):
+        db.magnitude.load()
 
 
 def test_damage_under_other_codecs_is_an_error_of_this_library(other_codecs):

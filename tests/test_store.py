@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -201,7 +202,7 @@ def test_empty_selections_work_like_others(db):
     [
         ([True] * 3, ValueError, "expected a mask of 4 values, one for each track; found 3"),
         ([True] * 5, ValueError, "expected a mask of 4 values"),
-        ([0, 4], IndexError, r"has 4 tracks; found positions \[0, 4\]"),
+        ([0, 4, 7], IndexError, "has 4 tracks; there is none at position 4"),
         ([-5], IndexError, "has 4 tracks"),
         (["Ann - Long", "Nobody"], NameNotFoundError, "no track 'Nobody'"),
         ([1.0, 2.0], ValueError, "expected a mask, positions or names, found an array of float64"),
@@ -311,6 +312,9 @@ def test_copies_read_the_same(made, again):
 def test_pickles_are_small(db):
     db[0].magnitude.load()
     assert len(pickle.dumps(db[0].magnitude)) < 30_000
+    many = db.select([0] * 100_000)
+    assert "Ann - Long" in many
+    assert len(pickle.dumps(many[5])) < 30_000
 
 
 # ---- back to audio
@@ -448,7 +452,7 @@ def test_no_audio_of_magnitudes_that_were_computed_elsewhere(ready):
 
 
 def test_transform_that_cannot_be_built_again_names_the_store(small_copy):
-    root = (small_copy / "zarr.json").read_text()
+    root = re.sub(r',\s*"checksum": "\w+"', "", (small_copy / "zarr.json").read_text())
     for old, new, message in (
         ('"n_fft": 256', '"n_fft": 255', "n_fft must be even"),
         ('"bandwidth": 3500', '"bandwidth": 3000', "97 bins; the store's chunks have 113"),
@@ -500,7 +504,7 @@ def test_source_is_found_through_links(small, tmp_path, options, music):
 
 
 def test_reading_from_many_threads_with_few_indexes_kept(small, monkeypatch):
-    monkeypatch.setattr("norbert_store.reader._INDEXES_KEPT", 1)
+    monkeypatch.setattr("norbert_store.reader._INDEX_BYTES_KEPT", 1)
     db = norbert_store.open(small.path)
     expected = small.db[0].magnitude.values
     with ThreadPoolExecutor(8) as pool:

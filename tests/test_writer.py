@@ -310,7 +310,7 @@ def test_bundles_that_are_not_full_wait_for_the_next_commit(create, music, reads
 
 
 def test_commit_happens_by_itself(create, music, monkeypatch):
-    monkeypatch.setattr("norbert_store.writer.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("norbert_store.committer.COMMIT_SECONDS", 0.0)
     with create() as writer:
         writer.add("a", music(1000, 0))
         assert norbert_store.open(writer.folder).names == ["a"]
@@ -706,6 +706,7 @@ def test_any_text_is_a_name_and_touches_nothing_else(create, tmp_path):
 
 def test_new_labels_reach_back_to_the_first_row_of_a_long_table(create, monkeypatch):
     monkeypatch.setattr("norbert_store.format.document.ROWS_PER_CHUNK", 4)
+    monkeypatch.setattr("norbert_store.committer.ROWS_PER_CHUNK", 4)
     monkeypatch.setattr("norbert_store.reader.ROWS_PER_CHUNK", 4)
     with create(targets=["mixture"]) as writer:
         for i in range(11):

@@ -18,6 +18,7 @@ from numcodecs.compat import ensure_ndarray
 from numpy.typing import NDArray
 from zarr.abc.codec import ArrayBytesCodec
 
+from norbert_store.codecs.configuration import from_configuration
 from norbert_store.jpeg import stream
 from norbert_store.jpeg.encoder import DEFAULT_QUALITY, check_quality, encode, quantisation_table
 
@@ -82,6 +83,11 @@ class Jpeg(Codec):  # type: ignore[misc]
         target[...] = stream.decode(data, np.empty(image_shape(target.shape), np.uint8)).reshape(target.shape)
         return target
 
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build the codec from what `get_config` gave, without the id."""
+        return from_configuration(cls, config)
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, with the codec's id."""
         return {"id": self.codec_id, "quality": self.quality}
@@ -115,7 +121,7 @@ class ZarrJpeg(ArrayBytesCodec):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Build the codec from an entry of ``codecs`` in zarr.json."""
-        return cls(**data.get("configuration", {}))
+        return from_configuration(cls, data.get("configuration", {}))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry of ``codecs`` in zarr.json."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from zarr.abc.codec import ArrayArrayCodec
 from zarr.dtype import UInt8
 
+from norbert_store.codecs.configuration import from_configuration
 from norbert_store.levels import Curve, curve_from_config, dequantize, quantize, table
 
 if TYPE_CHECKING:
@@ -82,6 +83,11 @@ class Quantize(Codec):  # type: ignore[misc]
         target[...] = magnitudes.reshape(target.shape)
         return target
 
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build the codec from what `get_config` gave, without the id."""
+        return from_configuration(cls, config)
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, with the codec's id."""
         return {"id": self.codec_id, **self._curve.config, "dtype": self._table.dtype.name}
@@ -127,7 +133,7 @@ class ZarrQuantize(ArrayArrayCodec):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Build the codec from an entry of ``codecs`` in zarr.json."""
-        return cls(**data.get("configuration", {}))
+        return from_configuration(cls, data.get("configuration", {}))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry of ``codecs`` in zarr.json."""

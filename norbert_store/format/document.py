@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import google_crc32c
 
 from norbert_store.errors import FormatError
 from norbert_store.format.table import BASE_COLUMNS, BASE_NAMES, ROWS_PER_CHUNK, Column
-from norbert_store.jpeg.stream import BLOCK
+from norbert_store.jpeg.stream import BLOCK, LARGEST_SIDE
 from norbert_store.levels import Curve, curve_from_config
 from norbert_store.version import __version__
 
 VERSION = "1.0"
 ROOT_KEY = "zarr.json"
 ATTRIBUTE = "norbert_store"
+CHECKSUM = "checksum"
 
 MAGNITUDE = "magnitude"
 DIMENSIONS = ("target", "channel", "frame", "frequency")
 TRACK_GROUP = "track"
+SHARD_CHUNKS = 64
 
 # as in norbert_store.codecs, which isn't imported here: it loads the encoder, and opening a store must not
 QUANTIZE = "norbert_store.quantize"
@@ -166,11 +170,19 @@ class Document:
         metadata["codecs"] = [{"name": "sharding_indexed", "configuration": sharding}]
         return metadata
 
+    @property
+    def checksum(self) -> str:
+        """CRC-32C, in hexadecimal, of all that values and labels depend on, however it is written."""
+        essence = replace(self, encoder={})  # decoding doesn't need what the encoder was told
+        attributes = {key: essence.attributes[key] for key in _REQUIRED if key != "version"}
+        said = json.dumps([attributes, essence.arrays()], sort_keys=True, separators=(",", ":"))
+        return f"{google_crc32c.value(said.encode()):08x}"
+
     def to_json(self) -> bytes:
         """Write the root's ``zarr.json``."""
         nodes = {**self.arrays(), TRACK_GROUP: group_document()}
         document = group_document()
-        document["attributes"] = {ATTRIBUTE: self.attributes}
+        document["attributes"] = {ATTRIBUTE: {**self.attributes, CHECKSUM: self.checksum}}
         document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": nodes}
         return json_bytes(document)
 
@@ -187,14 +199,15 @@ class Document:
         Raises
         ------
         FormatError
-            That names every fault at once, or says that the version is newer than this library.
+            That names every fault at once, or says that the version is newer than this library, or that the checksum
+            is another one.
         """
         try:
             root = json.loads(data)
             attributes = dict(root["attributes"][ATTRIBUTE])
             version = str(attributes["version"])
             major = int(version.split(".")[0])
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise FormatError(
                 f"{store} is no norbert_store: its zarr.json has no attribute {ATTRIBUTE!r} with a version; "
                 "xarray.open_zarr opens other zarr data"
@@ -213,8 +226,9 @@ class Document:
             faults += _shape_faults(nodes, attributes, layout)
         if faults or layout is None:
             raise FormatError(f"{store} breaks format {version}: " + "; ".join(faults))
+        checksum = attributes.pop(CHECKSUM, None)  # stores that others write have none
         about = {key: attributes.pop(key) for key in ("title", "license", "citation") if key in attributes}
-        return cls(
+        document = cls(
             targets=tuple(attributes.pop("targets")),
             channels=tuple(attributes.pop("channels")),
             transform=attributes.pop("transform"),
@@ -228,6 +242,13 @@ class Document:
             created_with=str(attributes.pop("created_with", "")),
             unknown=attributes,
         )
+        # other codecs were put there by somebody else
+        if layout.codecs is None and checksum not in (None, document.checksum):
+            raise FormatError(
+                f"{store}: the checksum of its zarr.json is {document.checksum}, and {checksum!r} is written there: it "
+                "was damaged, or changed by hand (take the attribute 'checksum' out if you did)"
+            )
+        return document
 
 
 def shard_key(target: int, shard: int) -> str:
@@ -281,7 +302,7 @@ def _attribute_faults(attributes: Mapping[str, Any]) -> list[str]:
     faults += [
         f"attribute {key!r} must be a whole number, found {attributes[key]!r}"
         for key in ("tracks", "frames")
-        if key in attributes and (_is_no_size(attributes[key]) or attributes[key] < 0)
+        if key in attributes and _is_no_size(attributes[key])
     ]
     for key in ("targets", "channels"):
         labels = attributes.get(key, [key])
@@ -337,9 +358,11 @@ def _read_layout(
         faults.append(f"chunks must be [1, 1, a multiple of {BLOCK}, {shape[3]}], found {chunk}")
     elif shard[:2] != [1, shape[1]] or shard[2] % chunk[2] or shard[2] < 1 or shard[3] != shape[3]:
         faults.append(f"shards must be [1, {shape[1]}, a multiple of {chunk[2]}, {shape[3]}], found {shard}")
+    own = names == [QUANTIZE, JPEG, "crc32c"]
+    if own and max(chunk) > LARGEST_SIDE:
+        faults.append(f"chunks must have sides of at most {LARGEST_SIDE}, which is what a JPEG can have; found {chunk}")
     if len(faults) > before:
         return None
-    own = names == [QUANTIZE, JPEG, "crc32c"]
     return Layout(shape[3], chunk[2], shard[2] // chunk[2], curve, None if own else tuple(codecs))
 
 
@@ -350,7 +373,7 @@ def _four_sizes(sizes: Any) -> list[int]:
 
 
 def _is_no_size(value: Any) -> bool:
-    return isinstance(value, bool) or not isinstance(value, int)
+    return isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63
 
 
 def _shape_faults(nodes: Mapping[str, Any], attributes: Mapping[str, Any], layout: Layout) -> list[str]:

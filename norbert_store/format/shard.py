@@ -29,6 +29,7 @@ from norbert_store.errors import DamagedError
 
 CHECKSUM_BYTES = 4
 _MISSING = 2**64 - 1
+_LARGEST_FILE = 2**63 - 1
 _ENTRY_BYTES = 16
 _SIGNATURE = b"norbert\0"
 _PLACE = "<8sIQ"
@@ -78,6 +79,8 @@ def check_place(tail: bytes, target: int, shard: int) -> None:
     record = tail[:PLACE_BYTES]
     if not record.startswith(_SIGNATURE):
         return
+    if len(record) < PLACE_BYTES:
+        raise DamagedError(f"a shard's place record takes {PLACE_BYTES} bytes, found {len(record)}")
     _, found_target, found_shard = struct.unpack(_PLACE, without_checksum(record))
     if (found_target, found_shard) != (target, shard):
         raise DamagedError(
@@ -138,7 +141,7 @@ class ShardIndex:
         channels, chunks : int
             Size of the shard.
         shard_bytes : int, optional
-            Length of the whole shard, to check the entries against.
+            Length of the whole shard, to check the entries against; if left out, no more than any file has.
 
         Raises
         ------
@@ -151,12 +154,11 @@ class ShardIndex:
         missing = entries == _MISSING
         if (missing[..., 0] != missing[..., 1]).any():
             raise DamagedError("an entry of a shard's index is half missing")
-        if shard_bytes is not None:
-            there = entries[~missing[..., 0]]
-            room = shard_bytes - len(data)
-            # one by one: a sum of two huge numbers would wrap around
-            if (there > room).any() or (there[:, 0] + there[:, 1] > room).any():
-                raise DamagedError(f"an entry of a shard's index points outside the {room} bytes of its chunks")
+        there = entries[~missing[..., 0]]
+        room = _LARGEST_FILE if shard_bytes is None else shard_bytes - len(data)
+        # one by one: a sum of two huge numbers would wrap around
+        if (there > room).any() or (there[:, 0] + there[:, 1] > room).any():
+            raise DamagedError(f"an entry of a shard's index points outside the {room} bytes of its chunks")
         return cls(entries)
 
     def place(self, channel: int, chunk: int) -> tuple[int, int] | None:

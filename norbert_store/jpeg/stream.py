@@ -1,7 +1,8 @@
 r"""Headers, checks, decoding and restart cuts of stored JPEGs.
 
 libjpeg decodes much that this library never writes (progressive, lossless, 12-bit and colour images), fills in what
-is cut off, and believes every size in a header. So the header is checked here, before memory is taken.
+is cut off, has tables of its own where some are missing, guesses where restart markers are wrong, and believes every
+size in a header. So header and markers are checked here, before memory is taken.
 
 The application segment
 -----------------------
@@ -16,6 +17,8 @@ search for markers::
 from __future__ import annotations
 
 import struct
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,10 +36,14 @@ _START = b"\xff\xd8"
 _END = b"\xff\xd9"
 _BASELINE = 0xC0
 _DEFINE_HUFFMAN, _DEFINE_ARITHMETIC, _JPG = 0xC4, 0xCC, 0xC8
+_DEFINE_QUANTISATION, _DEFINE_RESTART = 0xDB, 0xDD
 _FIRST_RESTART = 0xD0
+_RESTART_NUMBERS = bytes(range(_FIRST_RESTART, _FIRST_RESTART + 8))
 _SCAN = 0xDA
 _APPLICATION = 0xE9
 _SIGNATURE = b"norbert\0"
+# what decoding depends on, besides frame and scan
+_WITH_TABLES = (_DEFINE_QUANTISATION, _DEFINE_HUFFMAN, _DEFINE_RESTART, _APPLICATION)
 
 _KINDS = {
     0xC1: "extended",
@@ -72,6 +79,8 @@ class Header:
         Offset of the entropy-coded data.
     segments : tuple of int, optional
         Bytes in each segment, without its restart marker; None where there is no application segment of ours.
+    interval : int
+        Blocks from one restart marker to the next; 0 where there are none.
     """
 
     rows: int
@@ -79,6 +88,7 @@ class Header:
     frame: int
     scan: int
     segments: tuple[int, ...] | None
+    interval: int = 0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -101,33 +111,23 @@ def read_header(data: bytes) -> Header:
     Raises
     ------
     JpegError
-        If it isn't a whole baseline JPEG of 8 bits and one component, or claims a size that its bytes can't hold.
+        If it isn't a whole baseline JPEG of 8 bits and one component, with all tables that it needs, or claims a
+        size that its bytes can't hold.
     """
     if data[:2] != _START:
         raise JpegError(f"not a JPEG: expected it to begin with ff d8, found {data[:2].hex(' ') or 'nothing'}")
-    frame: tuple[int, int, int] | None = None
-    segments: tuple[int, ...] | None = None
-    at = 2
-    while True:
-        marker, begin, end = _segment(data, at)
-        if marker == _SCAN:
-            break
-        if marker == _BASELINE:
-            if frame is not None:
-                raise JpegError("the JPEG has two frame headers")
-            frame = _read_frame(data, begin, end)
-        elif marker in _KINDS:
-            raise JpegError(f"the JPEG is {_KINDS[marker]} (marker ff {marker:02x}); only baseline (ff c0) is stored")
-        elif marker in (_DEFINE_ARITHMETIC, _JPG):
-            raise JpegError(f"the JPEG has a marker ff {marker:02x}, which baseline doesn't know")
-        elif marker == _APPLICATION and data[begin : begin + len(_SIGNATURE)] == _SIGNATURE:
-            segments = _read_lengths(data[begin + len(_SIGNATURE) : end])
-        at = end
-    if frame is None:
-        raise JpegError("the JPEG has a scan but no frame header")
-    if data[begin:end] != data[begin : begin + 3] + b"\x00\x3f\x00" or data[begin] != 1:
+    places = _places(data)
+    if len(places[_BASELINE]) != 1:
+        raise JpegError(f"the JPEG has {'two frame headers' if places[_BASELINE] else 'a scan but no frame header'}")
+    ((frame, frame_end),) = places[_BASELINE]
+    rows, columns = _read_frame(data[frame:frame_end])
+    ((scan, scan_end),) = places[_SCAN]
+    if data[scan:scan_end] != data[scan : scan + 3] + b"\x00\x3f\x00" or data[scan] != 1:
         raise JpegError("the JPEG's scan isn't that of one baseline component")
-    header = Header(*frame, scan=end, segments=segments)
+    content = {marker: [data[begin:end] for begin, end in places[marker]] for marker in _WITH_TABLES}
+    _check_tables(content, quantiser=data[frame_end - 1], huffman=data[scan + 2])
+    interval, segments = _read_interval(content[_DEFINE_RESTART]), _read_lengths(content[_APPLICATION])
+    header = Header(rows, columns, frame + 1, scan_end, segments, interval)
     _check_length(data, header)
     return header
 
@@ -164,15 +164,17 @@ def decode(data: bytes, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint
     Raises
     ------
     JpegError
-        If the header doesn't pass `check`, or the decoder gives up.
+        If the header doesn't pass `check`, a restart marker isn't where it must be, or the decoder gives up.
     """
     if out is None:
-        out = np.empty(read_header(data).shape, np.uint8)
+        header = read_header(data)
+        _check_markers(data, header)
+        out = np.empty(header.shape, np.uint8)
     else:
         # imagecodecs writes into a read-only array as well
         if out.dtype != np.uint8 or not out.flags.c_contiguous or not out.flags.writeable or out.ndim != 2:
             raise ValueError("out must be a writable, C-contiguous, two-dimensional array of uint8")
-        check(data, (out.shape[0], out.shape[1]))
+        _check_markers(data, check(data, (out.shape[0], out.shape[1])))
     try:
         jpeg8_decode(data, out=out)
     except (Jpeg8Error, ValueError) as error:
@@ -251,25 +253,86 @@ def _segment(data: bytes, at: int) -> tuple[int, int, int]:
     return marker, at + 4, end
 
 
-def _read_frame(data: bytes, begin: int, end: int) -> tuple[int, int, int]:
-    """Rows, columns and the offset of both, from a baseline frame header."""
-    if end - begin < 6:
+def _places(data: bytes) -> defaultdict[int, list[tuple[int, int]]]:
+    """Where the content of each marker segment of the header begins and ends, by marker; the scan's comes last."""
+    places: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    at = 2
+    while _SCAN not in places:
+        marker, begin, end = _segment(data, at)
+        if marker in _KINDS:
+            raise JpegError(f"the JPEG is {_KINDS[marker]} (marker ff {marker:02x}); only baseline (ff c0) is stored")
+        if marker in (_DEFINE_ARITHMETIC, _JPG):
+            raise JpegError(f"the JPEG has a marker ff {marker:02x}, which baseline doesn't know")
+        places[marker].append((begin, end))
+        at = end
+    return places
+
+
+def _read_frame(content: bytes) -> tuple[int, int]:
+    """Rows and columns, from a baseline frame header."""
+    if len(content) < 6:
         raise JpegError("the JPEG's frame header is too short")
-    precision, rows, columns, components = struct.unpack_from(">BHHB", data, begin)
+    precision, rows, columns, components = struct.unpack_from(">BHHB", content)
     if precision != 8:
         raise JpegError(f"the JPEG has {precision} bits per pixel; only 8 are stored")
-    if components != 1 or end - begin != 9:
+    if components != 1 or len(content) != 9:
         raise JpegError(f"the JPEG has {components} components (a colour image); only one, grey, is stored")
     if rows == 0 or columns == 0:
         raise JpegError(f"the JPEG claims {rows} rows and {columns} columns")
-    return rows, columns, begin + 1
+    return rows, columns
 
 
-def _read_lengths(content: bytes) -> tuple[int, ...]:
-    width = content[0] if content else 0
-    if width not in (2, 4) or (len(content) - 1) % width:
+def _check_tables(content: dict[int, list[bytes]], quantiser: int, huffman: int) -> None:
+    """Check that the tables that frame and scan name are there; libjpeg has some of its own for those that aren't."""
+    steps = {number for tables in content[_DEFINE_QUANTISATION] for number in _quantisation_tables(tables)}
+    if quantiser not in steps:
+        raise JpegError(f"the JPEG has no quantisation table {quantiser}, which its frame header names")
+    codes = {number for tables in content[_DEFINE_HUFFMAN] for number in _huffman_tables(tables)}
+    # one half of the byte for the means of blocks, one for all other coefficients, whose tables are of class 1
+    if not {huffman >> 4, 0x10 | huffman & 0x0F} <= codes:
+        raise JpegError(f"the JPEG lacks one of the Huffman tables {huffman >> 4} and {huffman & 0x0F} of its scan")
+
+
+def _quantisation_tables(content: bytes) -> Iterator[int]:
+    """Check quantisation tables, and tell their numbers."""
+    size = BLOCK * BLOCK
+    for at in range(0, len(content), 1 + size):
+        steps = content[at + 1 : at + 1 + size]
+        if content[at] > 3 or len(steps) < size or 0 in steps:
+            raise JpegError(f"the JPEG's quantisation table is damaged: expected {size} steps from 1 to 255")
+        yield content[at]
+
+
+def _huffman_tables(content: bytes) -> Iterator[int]:
+    """Check how many codes Huffman tables have, and tell their numbers, whose first half is the class."""
+    at = 0
+    while at < len(content):
+        codes = sum(content[at + 1 : at + 17])
+        if codes == 0 or at + 17 + codes > len(content):
+            raise JpegError("the JPEG's Huffman table is damaged: it has other codes than it says")
+        yield content[at]
+        at += 17 + codes
+
+
+def _read_interval(intervals: list[bytes]) -> int:
+    """Blocks from one restart marker to the next; the last definition counts."""
+    if any(len(interval) != 2 for interval in intervals):
+        raise JpegError("the JPEG's restart interval is damaged: expected 2 bytes")
+    return int.from_bytes(intervals[-1], "big") if intervals else 0
+
+
+def _read_lengths(applications: list[bytes]) -> tuple[int, ...] | None:
+    """Read our application segment, if there is one."""
+    tables = [content[len(_SIGNATURE) :] for content in applications if content.startswith(_SIGNATURE)]
+    if not tables:
+        return None
+    if len(tables) > 1:
+        raise JpegError("the JPEG has two tables of segments")
+    (table,) = tables
+    width = table[0] if table else 0
+    if width not in (2, 4) or (len(table) - 1) % width:
         raise JpegError("the JPEG's table of segments is damaged")
-    return struct.unpack_from(f">{(len(content) - 1) // width}{'H' if width == 2 else 'I'}", content, 1)
+    return struct.unpack_from(f">{(len(table) - 1) // width}{'H' if width == 2 else 'I'}", table, 1)
 
 
 def _check_length(data: bytes, header: Header) -> None:
@@ -286,9 +349,28 @@ def _check_length(data: bytes, header: Header) -> None:
         raise JpegError(
             f"the JPEG's table has {len(header.segments)} segments; expected one for each 8 of {header.rows} rows"
         )
+    if len(header.segments) > 1 and header.interval != -(-header.columns // BLOCK):
+        raise JpegError(
+            f"the JPEG has a restart marker for each {header.interval} blocks; expected one for each row of "
+            f"{-(-header.columns // BLOCK)}"
+        )
     expected = sum(header.segments) + 2 * (len(header.segments) - 1)
     if found != expected:
         raise JpegError(f"the JPEG's scan has {found} bytes; expected {expected} by its table of segments")
+
+
+def _check_markers(data: bytes, header: Header) -> None:
+    """Check that the scan has its restart markers, in turn, and no others; libjpeg guesses where it hasn't."""
+    scan = np.frombuffer(data, np.uint8, offset=header.scan)
+    # in data, ff is always followed by 00
+    found = scan[1:][(scan[:-1] == 0xFF) & (scan[1:] != 0)].tobytes()
+    blocks = -(-header.rows // BLOCK) * -(-header.columns // BLOCK)
+    count = (blocks - 1) // header.interval if header.interval else 0
+    if found != (_RESTART_NUMBERS * (count // 8 + 1))[:count] + _END[1:]:
+        raise JpegError(
+            f"the JPEG's scan has {len(found) - 1} markers before its end, {found[:8].hex(' ')}...; expected {count} "
+            "restart markers, d0 to d7 in turn"
+        )
 
 
 def _segment_starts(header: Header) -> list[int]:

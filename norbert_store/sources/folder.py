@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from norbert_store.errors import SourceError
-from norbert_store.export import Progress, SourceTrack, Summary, export
+from norbert_store.export import Progress, Summary, export
+from norbert_store.sources.track import SourceTrack
 from norbert_store.storage import Location
 
 TARGETS = ("mixture",)
@@ -45,12 +47,23 @@ def export_folder(
     root: str | os.PathLike[str],
     out: Location,
     *,
+    executor: Executor | None = None,
+    resume: bool = False,
     skip_broken: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> Summary:
     """Export all audio files below a folder into a new store; parameters and errors as for `export_musdb`."""
-    return export(folder_tracks(root), out, TARGETS, skip_broken=skip_broken, on_progress=on_progress, **options)
+    return export(
+        folder_tracks(root),
+        out,
+        TARGETS,
+        executor=executor,
+        resume=resume,
+        skip_broken=skip_broken,
+        on_progress=on_progress,
+        **options,
+    )
 
 
 def _track(folder: Path, path: Path, alone: bool) -> SourceTrack:

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from norbert_store.errors import SourceError
-from norbert_store.export import Progress, SourceTrack, Summary, export
+from norbert_store.export import Progress, Summary, export
+from norbert_store.sources.track import SourceTrack
 from norbert_store.storage import Location
 
 TARGETS = ("mixture", "drums", "bass", "other", "vocals")
@@ -64,22 +66,30 @@ def export_musdb(
     root: str | os.PathLike[str],
     out: Location,
     *,
+    executor: Executor | None = None,
+    resume: bool = False,
     skip_broken: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> Summary:
-    """Export MUSDB18 or MUSDB18-HQ into a new store.
+    """Export MUSDB18 or MUSDB18-HQ into a store.
 
     Parameters
     ----------
     root : str or path
         Folder that holds ``train`` and ``test``.
     out : str, path or zarr store
-        Where nothing is yet.
+        Where nothing is yet; with ``resume``, a store may be there.
+    executor : concurrent.futures.Executor, optional
+        Where bundles of tracks are encoded: a ``ProcessPoolExecutor``, ``dask.distributed.Client.get_executor()``.
+        The result is the same, byte for byte.
+    resume : bool
+        Go on where an export was interrupted, or add what is new; starts where there is no store yet.
     skip_broken : bool
         Whether to go on without tracks that can't be read.
     on_progress : callable, optional
-        Called with a `norbert_store.export.Progress` before each track, and at the end.
+        Called with a `norbert_store.export.Progress` before each track (of an executor: after each bundle), and at
+        the end.
     **options
         As for `norbert_store.create`: ``bandwidth``, ``quality``, ``transform`` and so on.
 
@@ -92,10 +102,14 @@ def export_musdb(
     ------
     StoreExistsError
         If there is something at ``out``.
+    StoreInUseError
+        If somebody is writing there.
     SourceError
         If there are no tracks at ``root``.
-    AudioError, MagnitudeError
+    AudioError, MagnitudeError, TrackError
         If a track can't be exported, unless ``skip_broken``.
+    StorageError, WorkerError
+        If the store can't be written, or workers die.
 
     Examples
     --------
@@ -107,7 +121,16 @@ def export_musdb(
     >>> summary.tracks, summary.skipped
     (2, [])
     """
-    return export(musdb_tracks(root), out, TARGETS, skip_broken=skip_broken, on_progress=on_progress, **options)
+    return export(
+        musdb_tracks(root),
+        out,
+        TARGETS,
+        executor=executor,
+        resume=resume,
+        skip_broken=skip_broken,
+        on_progress=on_progress,
+        **options,
+    )
 
 
 def _split_tracks(folder: Path, split: str) -> list[SourceTrack]:

@@ -57,6 +57,7 @@ def test_float_labels_come_back():
 def test_attributes_are_all_there_and_written_with_this_version():
     attributes = parsed()["attributes"]["norbert_store"]
     assert attributes == {
+        "checksum": DOCUMENT.checksum,
         "version": "1.0",
         "tracks": 3,
         "frames": 320,
@@ -196,7 +197,7 @@ INNER = (*SHARDING, "configuration")
         ((*INNER, "codecs", 0, "configuration"), {"curve": "power", "exponent": 7}, "exponent must be"),
         ((*INNER, "codecs", 0, "configuration"), 5, "/magnitude can't be read"),
         *[
-            ((*INNER, "chunk_shape"), value, r"chunks must be \[1, 1, a multiple of 8, 129\], found")
+            ((*INNER, "chunk_shape"), value, r"chunks must be \[1, 1, a multiple of 8, 129\], found|expected the sizes of")
             for value in ([1, 1, 12, 129], [1, 1, 16, 64], [1, 2, 16, 129], [1, 1, 0, 129], [1, 1, -8, 129])
         ],
         *[

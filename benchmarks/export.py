@@ -1,0 +1,104 @@
+"""What an export costs beyond the bare work, and what more workers are good for.
+
+    python benchmarks/export.py MUSDB [--rounds 5] [--workers 2]
+
+MUSDB is a folder in either layout of MUSDB18. The bare work is what can't be left out: reading the audio of all stems,
+FFT and magnitudes, quantising, and Pillow's encoding of every chunk, in a plain loop that keeps nothing. It is timed in
+this process, as are the exports; a pool's processes are started before the clock is. All are run in turn, in each of
+several rounds; printed are medians, and medians of the ratios within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+import norbert_store
+from norbert_store.jpeg.encoder import DEFAULT_QUALITY, encode, quantisation_table
+from norbert_store.levels import PowerCurve, to_levels
+from norbert_store.parallel import process_pool
+from norbert_store.sources.musdb import TARGETS, musdb_tracks
+from norbert_store.stems import blocks_of_stems
+from norbert_store.stft import StftStream
+from norbert_store.transform import LinearBins
+
+CHUNK_FRAMES = 256
+BANDWIDTH = 16000.0
+
+
+def bare_work(root: Path) -> float:
+    """Read, transform and encode everything; return the length of the music, seconds."""
+    curve, table = PowerCurve(), quantisation_table(DEFAULT_QUALITY)
+    samples = rate = 0
+    for track in musdb_tracks(root):
+        rate = track.info().rate
+        stored = LinearBins(norbert_store.TF(rate=rate), BANDWIDTH)
+        streams = {target: StftStream(stored.stft, 2, np.float32, CHUNK_FRAMES) for target in TARGETS}
+        for target, block in blocks_of_stems(track.stems(rate, TARGETS), TARGETS, rate):
+            for spectrum in streams[target].push(block):
+                encode_chunk(stored.reduce(np.abs(spectrum)), curve, table)
+        for stream in streams.values():
+            for spectrum in stream.finish():
+                encode_chunk(stored.reduce(np.abs(spectrum)), curve, table)
+        samples += max(stream.samples for stream in streams.values())
+    return samples / rate
+
+
+def encode_chunk(magnitude: np.ndarray, curve: PowerCurve, table: np.ndarray) -> None:
+    """Encode each channel of magnitudes (frames, channels, bins)."""
+    for channel in range(magnitude.shape[1]):
+        encode(to_levels(curve.compress(magnitude[:, channel])), table)
+
+
+def start(executor: Executor, workers: int) -> None:
+    """Have all processes of a pool running, with this library loaded."""
+    for future in [executor.submit(time.sleep, 0.5) for _ in range(workers)]:
+        future.result()
+    for future in [executor.submit(musdb_tracks, ".") for _ in range(workers)]:
+        future.exception()
+
+
+def main() -> None:
+    """Time the bare work, one worker and several, in turn."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("musdb", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    with ExitStack() as stack:
+        pool = stack.enter_context(process_pool(arguments.workers))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        start(pool, arguments.workers)
+        contestants: dict[str, Callable[[int], object]] = {
+            "the bare work": lambda _: bare_work(arguments.musdb),
+            "one worker": lambda i: norbert_store.export_musdb(arguments.musdb, folder / f"one-{i}.zarr"),
+            f"{arguments.workers} workers": lambda i: norbert_store.export_musdb(
+                arguments.musdb, folder / f"more-{i}.zarr", executor=pool
+            ),
+        }
+        music = bare_work(arguments.musdb)  # also fills the page cache
+        seconds: dict[str, list[float]] = {name: [] for name in contestants}
+        for i in range(arguments.rounds):
+            for name, run in contestants.items():
+                started = time.perf_counter()
+                run(i)
+                seconds[name].append(time.perf_counter() - started)
+    bare, one, more = seconds.values()
+    print(f"{music:.0f} s of music, {len(musdb_tracks(arguments.musdb))} tracks, {arguments.rounds} rounds")
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        print(f"{name:<14} {median:6.2f} s ({min(times):.2f} to {max(times):.2f})  {music / median:5.1f} x real time")
+    print(f"one worker / the bare work: {statistics.median(np.divide(one, bare)):.2f}")
+    print(f"one worker / {arguments.workers} workers: {statistics.median(np.divide(one, more)):.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,557 @@
+"""What is fuzzed: for each target its valid inputs, and what must hold for any other.
+
+A target's `run` takes bytes, and returns when they were refused as they must be, or gave a right-shaped result;
+whatever it raises is a finding.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import zarr
+from hostile_jpegs import JPEG, LEVELS, PLAIN, SHAPE, Expected, Hostile, hostile_jpegs
+from zarr.core.array_spec import ArrayConfig, ArraySpec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.dtype import Float32, UInt8
+from zarr.storage import MemoryStore
+
+import norbert_store
+from norbert_store.chain import FORMATS, Coder, modules
+from norbert_store.codecs import Jpeg, Quantize, ZarrJpeg, ZarrQuantize
+from norbert_store.errors import DamagedError, FormatError, JpegError, NorbertStoreError
+from norbert_store.format.document import ATTRIBUTE, CHECKSUM, ROOT_KEY, Document
+from norbert_store.format.shard import (
+    ShardIndex,
+    index_bytes,
+    pack,
+    read_tail,
+    tail_bytes,
+    with_checksum,
+    without_checksum,
+)
+from norbert_store.jpeg import stream
+from norbert_store.jpeg.encoder import encode, quantisation_table
+from norbert_store.levels import curve_from_config, table
+from norbert_store.transform import transform_from_config
+
+CHANNELS, CHUNKS = 2, 3
+SHARD = "magnitude/c/0/0/0/0"
+# a picture of any size may be asked for; fuzzing looks at what small files cost
+_LARGEST_LEVELS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing that takes bytes from elsewhere.
+
+    Attributes
+    ----------
+    name : str
+    run : callable
+        Takes bytes; raises on a finding.
+    seeds : callable
+        Valid inputs.
+    share : float
+        Of all runs: quick targets take most.
+    is_json : bool
+        Whether inputs are JSON, and are best changed as such.
+    most_megabytes : int
+        What a run may add to the memory in use.
+    """
+
+    name: str
+    run: Callable[[bytes], object]
+    seeds: Callable[[], list[bytes]]
+    share: float
+    is_json: bool = False
+    most_megabytes: int = 100
+
+
+@contextmanager
+def refusing(*errors: type[Exception]) -> Iterator[None]:
+    """Let errors of this library pass, and of exactly the documented classes, if there are words in them."""
+    try:
+        yield
+    except Exception as error:
+        if (type(error) not in errors and not isinstance(error, NorbertStoreError)) or not str(error):
+            raise
+
+
+def expect(holds: bool, what: str) -> None:
+    """Raise unless something holds."""
+    if not holds:
+        raise AssertionError(what)
+
+
+# ---- JPEGs
+
+
+def small_jpegs() -> list[bytes]:
+    """Whole JPEGs of several shapes and contents, and the hostile ones that are odd but valid."""
+    rng = np.random.default_rng(1)
+    images = [np.zeros((8, 8)), np.full((20, 13), 255), rng.integers(0, 256, (9, 16)), rng.gamma(1, 20, (40, 24))]
+    good = [encode(image.clip(0, 255).astype(np.uint8), quantisation_table(70)) for image in images]
+    odd = [one.data for one in hostile_jpegs() if len(one.data) < 3000 and one.expected is Expected.RIGHT]
+    return [JPEG, PLAIN, *good, *odd]
+
+
+def run_header(data: bytes) -> None:
+    """Read the header, and the segments' lengths from the scan."""
+    with refusing(JpegError):
+        header = stream.read_header(data)
+        expect(0 < header.rows < 1 << 16 and 0 < header.columns < 1 << 16, f"size {header.shape}")
+        expect(header.frame < header.scan <= len(data), f"offsets {header.frame}, {header.scan}")
+        expect(stream.check(data, header.shape) == header, "another header the second time")
+        if header.segments is not None:
+            expect(len(header.segments) == -(-header.rows // 8), f"{len(header.segments)} segments")
+            expect(min(header.segments) >= 0 and sum(header.segments) <= len(data), f"lengths {header.segments}")
+    with refusing(JpegError):
+        stream.add_segment_lengths(data)
+
+
+def run_decode(data: bytes) -> None:
+    """Decode into buffers that hold other things before, and into none."""
+    with refusing(JpegError):
+        header = stream.read_header(data)
+        if header.rows * header.columns > _LARGEST_LEVELS:
+            return
+        outs = [np.full(header.shape, fill, np.uint8) for fill in (0, 255)]
+        for out in outs:
+            expect(stream.decode(data, out) is out, "not the buffer that was given")
+        expect(np.array_equal(*outs), "something was left as it was before")
+        expect(np.array_equal(stream.decode(data), outs[0]), "decodes differently without a buffer")
+    with refusing(JpegError):
+        stream.decode(data, np.empty(SHAPE, np.uint8))
+
+
+def run_cut(data: bytes) -> None:
+    """Cut rows of blocks out, which two bytes in front tell: the same as in the whole, or refused."""
+    first, stop, data = *(data[:2] + bytes(2))[:2], data[2:]
+    with refusing(JpegError, ValueError):
+        part = stream.cut(data, first, stop)
+        header, whole = stream.read_header(part), stream.read_header(data)
+        expect(header.shape == (min(whole.rows, 8 * stop) - 8 * first, whole.columns), f"a part of {header.shape}")
+        expect(header.segments == (whole.segments or ())[first:stop], "other segments in the part")
+        if whole.rows * whole.columns > _LARGEST_LEVELS:
+            return
+        rows = stream.decode(data)[8 * first : 8 * stop]
+        expect(np.array_equal(stream.decode(part), rows), "other rows than in the whole")
+
+
+# ---- codecs
+
+
+def chunk_spec(dtype: Any) -> ArraySpec:
+    """What zarr tells a codec of its chunk."""
+    config = ArrayConfig.from_dict({})
+    return ArraySpec(SHAPE, dtype, dtype.default_scalar(), config, default_buffer_prototype())
+
+
+def run_codecs(data: bytes) -> None:
+    """Decode by both codecs' faces for numcodecs and for zarr."""
+    with refusing(JpegError):
+        if np.prod(stream.read_header(data).shape) < _LARGEST_LEVELS:
+            expect(Jpeg().decode(data).dtype == np.uint8, "another dtype")
+    for shape in (SHAPE, (2, SHAPE[0] // 2, SHAPE[1])):
+        with refusing(JpegError):
+            out = np.empty(shape, np.uint8)
+            expect(Jpeg().decode(bytearray(data), out) is out, "not the buffer that was given")
+    magnitudes = Quantize().decode(data)
+    expect(magnitudes.shape == (len(data),) and magnitudes.dtype == np.float32, "another shape or dtype")
+    expect(bool(((magnitudes >= 0) & (magnitudes <= 1)).all()), "magnitudes outside 0 to 1")
+    with refusing(ValueError):
+        Quantize().decode(data, np.empty(SHAPE, np.float32))
+    with refusing(JpegError):
+        expect(decode_by_zarr(data).shape == SHAPE, "another shape")
+
+
+def decode_by_zarr(data: bytes) -> np.ndarray:
+    """Decode one chunk as zarr does: JPEG, then magnitudes."""
+    buffer = default_buffer_prototype().buffer.from_bytes(data)
+    (levels,) = sync(ZarrJpeg().decode([(buffer, chunk_spec(UInt8()))]))
+    (magnitudes,) = sync(ZarrQuantize().decode([(levels, chunk_spec(Float32()))]))
+    expect(magnitudes.as_numpy_array().dtype == np.float32, "another dtype")
+    return levels.as_numpy_array()
+
+
+def configurations() -> list[bytes]:
+    """Configurations of codecs, curves and transforms, and steps of the chain, as documents and pictures hold them."""
+    rate = {"rate": 8000, "n_fft": 256, "hop": 128, "window": "hann", "centred": True, "padding": "zeros"}
+    mel = {"n_mels": 20, "lowest": 20.0, "bandwidth": 3500.0, "scale": "slaney"}
+    steps = [
+        {"step": "TF", **rate, "samples": 1000},
+        {"step": "BandwidthLimiter", "bandwidth": 3500.0, "rate": 8000, "n_fft": 256},
+        {"step": "PowerScaler", "exponent": 0.35, "reference": 1.0},
+        {"step": "LogScaler", "range_decibel": 80.0, "reference": 1.0},
+        {"step": "Quantizer"},
+    ]
+    objects = [
+        {"curve": "power", "exponent": 0.35, "reference": 1.0},
+        {"curve": "log", "range_decibel": 80.0},
+        {"curve": "power", "dtype": "float64"},
+        {"quality": 80.0},
+        {"name": "stft", **rate, "bandwidth": 3500.0},
+        {"name": "mel", **rate, **mel},
+        {"name": "cqt", "rate": 8000, "hop": 100, "bins_per_octave": 12},
+        {"steps": steps},
+    ]
+    return [json.dumps(one).encode() for one in objects]
+
+
+def run_configurations(data: bytes) -> None:
+    """Build whatever a configuration can be one of."""
+    try:
+        config = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(config, dict):
+        config = {"steps": config}
+    with refusing(ValueError):
+        curve = curve_from_config(config)
+        magnitudes = table(curve)
+        expect(magnitudes.shape == (256,) and bool((np.diff(magnitudes) >= 0).all()), f"a table that falls, of {curve}")
+    for codec in (ZarrQuantize, ZarrJpeg):
+        with refusing(ValueError):
+            expect(codec.from_dict({"name": "", "configuration": config}).to_dict()["name"] != "", "no name")
+    for numcodec in (Quantize, Jpeg):
+        with refusing(ValueError):
+            expect(numcodec.from_config(config).get_config()["id"] == numcodec.codec_id, "another id")
+    with refusing(FormatError):
+        transform = transform_from_config(config, np.arange(1.0, 20))
+        expect(transform.frequencies.ndim == 1 and transform.rate > 0 and transform.hop > 0, f"{transform.config}")
+        expect(transform.frame_seconds(3).shape == (3,), "times of another shape")
+    with refusing(ValueError):
+        expect(isinstance(modules(config), list), "no list")
+
+
+# ---- shards and documents
+
+
+def indexes() -> list[bytes]:
+    """Tails of shards, with two bytes in front: what to do about checksums, and which shard is looked for."""
+    chunks = {(channel, chunk): with_checksum(bytes(20 + chunk)) for channel in range(CHANNELS) for chunk in range(2)}
+    shard = pack(chunks, CHANNELS, CHUNKS, 1, 1)
+    tail = shard[-tail_bytes(CHANNELS, CHUNKS) :]
+    entries = [(0, 2**64 - 2), (2**63, 2**63), (2**64 - 1, 2**64 - 1), (2**64 - 2, 3), (0, 0), (5, 2**63 - 1)]
+    hostile = np.array(entries, "<u8").tobytes()
+    return [
+        *(bytes((how, 1)) + tail for how in range(4)),
+        *(bytes((how, 1)) + tail[: -len(hostile) - 4] + hostile + bytes(4) for how in (1, 3)),
+    ]
+
+
+def run_index(data: bytes) -> None:
+    """Read the tail of a shard, with its checksums made right, or as they are."""
+    how, place, tail = *(data[:2] + bytes(2))[:2], data[2:]
+    record = max(0, len(tail) - index_bytes(CHANNELS, CHUNKS))
+    if how & 1:
+        tail = tail[:record] + with_checksum(tail[record:-4])
+    if how & 2:
+        tail = with_checksum(tail[: max(record - 4, 0)]) + tail[record:]
+    for shard_bytes in (None, 200):
+        with refusing(DamagedError):
+            index = read_tail(tail, CHANNELS, CHUNKS, place, place)
+            if shard_bytes is not None:
+                index = ShardIndex.parse(tail[-index_bytes(CHANNELS, CHUNKS) :], CHANNELS, CHUNKS, shard_bytes)
+            expect(index.entries.shape == (CHANNELS, CHUNKS, 2), f"an index of {index.entries.shape}")
+            for channel in range(CHANNELS):
+                for chunk in range(CHUNKS):
+                    offset, length = index.place(channel, chunk) or (0, 0)
+                    end = 2**63 if shard_bytes is None else shard_bytes - index_bytes(CHANNELS, CHUNKS)
+                    expect(0 <= offset <= offset + length <= end, f"a chunk of {length} bytes at {offset}")
+
+
+@cache
+def stores() -> tuple[dict[str, bytes], ...]:
+    """Two small stores, by key: STFT with labels, and ready magnitudes."""
+    made = []
+    rock = {"genre": "Rock", "year": 1969, "tempo": 120.5, "live": True}
+    for transform, bins, labels in (
+        (norbert_store.TF(rate=8000, n_fft=64), 33, rock),
+        (norbert_store.ReadyBins("cqt", 8000, 100, np.arange(1.0, SHAPE[1] + 1)), SHAPE[1], {}),
+    ):
+        place = MemoryStore()
+        options = {"transform": transform, "bandwidth": 4000.0, "chunk_frames": SHAPE[0], "shard_chunks": CHUNKS}
+        with norbert_store.create(place, targets=["mixture", "vocals"], channels=CHANNELS, **options) as writer:
+            levels = np.resize(LEVELS, (CHANNELS, SHAPE[0] + 5, bins)) / 255
+            writer.add_magnitude("one", {"mixture": levels.astype(np.float32), "vocals": None}, labels=labels)
+        made.append({key: buffer.to_bytes() for key, buffer in place._store_dict.items()})
+    return tuple(made)
+
+
+def without_document_checksum(data: bytes) -> bytes:
+    """The document as others write it, who give it none."""
+    document = json.loads(data)
+    document["attributes"][ATTRIBUTE].pop(CHECKSUM, None)
+    return json.dumps(document).encode()
+
+
+def documents() -> list[bytes]:
+    """Documents with and without checksum."""
+    whole = [store[ROOT_KEY] for store in stores()]
+    return [*whole, *map(without_document_checksum, whole)]
+
+
+def run_document(data: bytes) -> None:
+    """Read a document; what it gives must be enough to open a store, and be written again."""
+    with refusing(FormatError):
+        document = Document.from_json(data, "the store")
+        # what others wrote can hold what is read, but isn't written: NaN, or half a surrogate pair
+        with suppress(ValueError):
+            again = Document.from_json(document.to_json(), "the store")
+            expect(again.arrays() == document.arrays(), "other arrays when written again")
+        expect(table(document.layout.curve).shape == (256,), "a table of another shape")
+        expect(document.layout.chunk_frames % 8 == 0 < document.layout.shard_chunks, f"{document.layout}")
+        expect(tail_bytes(len(document.channels), document.layout.shard_chunks) > 0, "no tail")
+        transform_from_config(document.transform, np.arange(1.0, 9))
+
+
+def run_store(data: bytes) -> None:
+    """Open and read a store in which one file is other bytes, with right checksums.
+
+    The first byte tells which: the document, a chunk within a shard, a shard's index, or a column of the table.
+    """
+    which, content = data[0] % 4 if data else 0, data[1:]
+    keys = dict(stores()[1])
+    if which == 0:
+        keys[ROOT_KEY] = content
+    elif which == 1:
+        chunks = {(channel, chunk): with_checksum(content) for channel in range(CHANNELS) for chunk in range(2)}
+        keys[SHARD] = pack(chunks, CHANNELS, CHUNKS)
+    elif which == 2:
+        keys[SHARD] = keys[SHARD][: -index_bytes(CHANNELS, CHUNKS)] + with_checksum(content)
+    else:
+        keys["track/frames/c/0"] = with_checksum(content)
+    with suppress(NorbertStoreError):
+        read_all(keys)
+
+
+def read_all(keys: Mapping[str, bytes]) -> None:
+    """Read what a store holds."""
+    db = norbert_store.open(memory_store(keys))
+    for track in db:
+        expect(track.name == "one", f"another track, {track.name!r}")
+        targets, channels, frames, bins = len(track.present), CHANNELS, track.frames, len(track.levels.frequency)
+        if frames * bins > _LARGEST_LEVELS:
+            return
+        with refusing(ValueError):  # a store with other codecs has no levels
+            expect(track.levels.values.shape == (targets, channels, frames, bins), "levels of another shape")
+        expect(track.magnitude.values.dtype == np.float32, "magnitudes of another dtype")
+        track.jpeg("mixture", 0, 0)
+
+
+def memory_store(keys: Mapping[str, bytes]) -> MemoryStore:
+    """A zarr store of these keys."""
+    buffer = default_buffer_prototype().buffer
+    return MemoryStore({key: buffer.from_bytes(data) for key, data in keys.items()}, read_only=True)
+
+
+def store_inputs() -> list[bytes]:
+    """Parts of a store, each behind a byte that tells which."""
+    keys = stores()[1]
+    index = keys[SHARD][-index_bytes(CHANNELS, CHUNKS) : -4]
+    frames = without_checksum(keys["track/frames/c/0"])
+    parts = [
+        *((0, data) for data in documents()),
+        *((1, data) for data in small_jpegs()),
+        (2, index),
+        *((2, tail[26:-4]) for tail in indexes()[-1:]),
+        (3, frames),
+    ]
+    return [bytes((which,)) + data for which, data in parts]
+
+
+# ---- pictures
+
+
+def pictures() -> list[bytes]:
+    """A picture in every format, with a note."""
+    levels = LEVELS[:16, :24].T.reshape(24, 8, 2)
+    files = []
+    for name in FORMATS:
+        file = io.BytesIO()
+        Coder(name).encode(levels, file)
+        files.append(file.getvalue())
+    return [*files, JPEG, PLAIN]
+
+
+def run_picture(data: bytes) -> None:
+    """Read a picture, and build the modules that its note tells of."""
+    with refusing(ValueError, JpegError):
+        levels, metadata = Coder().decode(io.BytesIO(data))
+        expect(levels.ndim == 3 and levels.dtype == np.uint8 and levels.size > 0, f"{levels.shape}, {levels.dtype}")
+        expect(levels.shape[2] == metadata["channels"], f"{levels.shape} of {metadata['channels']} channels")
+        modules(metadata)
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("header", run_header, small_jpegs, 0.30),
+        Target("cut", run_cut, lambda: [bytes((0, 2)) + data for data in small_jpegs()], 0.20),
+        Target("decode", run_decode, small_jpegs, 0.15),
+        Target("codecs", run_codecs, small_jpegs, 0.03),
+        # the filters of mel bands are as large as a configuration asks for, up to a limit
+        Target("configurations", run_configurations, configurations, 0.08, is_json=True, most_megabytes=1000),
+        Target("index", run_index, indexes, 0.12),
+        Target("document", run_document, documents, 0.05, is_json=True),
+        # OpenJPEG makes up what isn't there, of pictures that aren't too large to be believed
+        Target("picture", run_picture, pictures, 0.05, most_megabytes=400),
+        Target("store", run_store, store_inputs, 0.02),
+    )
+}
+
+
+# ---- ways to a hostile JPEG's levels
+
+GOOD = stream.decode(JPEG)
+
+
+def levels_by_coder(data: bytes) -> np.ndarray:
+    """Levels by the chain's coder, which shows frequencies from the bottom up, and time to the right.
+
+    The coder takes pictures of other kinds and sizes as well.
+    """
+    levels, _ = Coder().decode(io.BytesIO(data))
+    if not data.startswith(b"\xff\xd8") or levels.shape != (SHAPE[1], SHAPE[0], 1):
+        raise ValueError("a right picture, but not the one that was expected")
+    return np.asarray(levels)[:, ::-1, 0].T
+
+
+def levels_by_store(data: bytes) -> np.ndarray:
+    """Levels by a store that holds the JPEG in a shard, with a right checksum."""
+    return norbert_store.open(store_of(data))[0].levels.values[0, 0, : SHAPE[0]]
+
+
+def levels_by_zarr(data: bytes) -> np.ndarray:
+    """Levels by the same store, read by zarr alone."""
+    magnitude = zarr.open_array(store_of(data), path="magnitude", mode="r")[0, 0, : SHAPE[0]]
+    return np.searchsorted(table(curve_from_config({})), magnitude).astype(np.uint8)
+
+
+def store_of(data: bytes) -> MemoryStore:
+    """A store with this JPEG in place of its first chunk."""
+    keys = dict(stores()[1])
+    good = with_checksum(JPEG)
+    chunks = {(0, 0): with_checksum(data), (0, 1): good, (1, 0): good, (1, 1): good}
+    keys[SHARD] = pack(chunks, CHANNELS, CHUNKS)
+    return memory_store(keys)
+
+
+READERS: dict[str, Callable[[bytes], np.ndarray]] = {
+    "stream": lambda data: stream.decode(data, np.empty(SHAPE, np.uint8)),
+    "numcodecs": lambda data: Jpeg().decode(data, np.empty(SHAPE, np.uint8)),
+    "zarr codecs": decode_by_zarr,
+    "Coder": levels_by_coder,
+    "store": levels_by_store,
+    "store, by zarr": levels_by_zarr,
+}
+
+
+def wrong(jpeg: Hostile, read: Callable[[bytes], np.ndarray]) -> str | None:
+    """Read a hostile JPEG, and tell what is wrong with what came of it; None if nothing is."""
+    try:
+        levels = read(jpeg.data)
+    except NorbertStoreError as error:
+        found = "refused" if str(error) else "refused without a word"
+    except ValueError as error:
+        # of no JPEG at all, the coder may say so
+        found = "refused" if type(error) is ValueError and read is levels_by_coder else f"raised {error!r}"
+    except Exception as error:
+        found = f"raised {error!r}"
+    else:
+        found = "right" if np.array_equal(levels, GOOD) else f"gave wrong values of shape {levels.shape}"
+    allowed = {
+        Expected.REFUSED: ("refused",),
+        Expected.RIGHT: ("right",),
+        Expected.SHAPED: ("right", f"gave wrong values of shape {SHAPE}"),
+    }[jpeg.expected]
+    # a store takes no more bytes for a chunk than its pixels can need
+    too_large = read is levels_by_store and len(jpeg.data) > 200_000 and found == "refused"
+    return None if found in allowed or too_large else f"{jpeg.name}: {found}; expected {jpeg.expected.value}"
+
+
+# ---- changes
+
+
+def mutate(data: bytes, seeds: list[bytes], is_json: bool, rng: random.Random) -> bytes:
+    """Change an input in one to four places."""
+    if is_json and rng.random() < 0.9:
+        with suppress(ValueError, RecursionError):
+            return json.dumps(_mutated_json(json.loads(data), rng)).encode()
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        data = rng.choice(_MUTATIONS)(data, seeds, rng)
+    return data
+
+
+def _flip(data: bytes, seeds: list[bytes], rng: random.Random) -> bytes:
+    at = rng.randrange(max(1, len(data)))
+    return data[:at] + bytes(byte ^ 1 << rng.randrange(8) for byte in data[at : at + 1]) + data[at + 1 :]
+
+
+def _set(data: bytes, seeds: list[bytes], rng: random.Random) -> bytes:
+    at = rng.randrange(max(1, len(data)))
+    return data[:at] + bytes((rng.choice((0, 1, 0x7F, 0x80, 0xD9, 0xDA, 0xFF, rng.randrange(256))),)) + data[at + 1 :]
+
+
+def _cut(data: bytes, seeds: list[bytes], rng: random.Random) -> bytes:
+    at = rng.randrange(len(data) + 1)
+    return data[:at] + data[at + rng.choice((1, 2, 4, 8, rng.randrange(64), len(data))) :]
+
+
+def _splice(data: bytes, seeds: list[bytes], rng: random.Random) -> bytes:
+    other = rng.choice(seeds)
+    begin, at = rng.randrange(len(other) + 1), rng.randrange(len(data) + 1)
+    return data[:at] + other[begin : begin + rng.randrange(64)] + data[at + rng.choice((0, rng.randrange(64))) :]
+
+
+def _repeat(data: bytes, seeds: list[bytes], rng: random.Random) -> bytes:
+    at, length = rng.randrange(len(data) + 1), rng.randrange(1, 40)
+    return data[:at] + data[at : at + length] * rng.randrange(1, 8) + data[at + length :]
+
+
+def _number(data: bytes, seeds: list[bytes], rng: random.Random) -> bytes:
+    """Write a number that is often wrong for a length or a size, in either byte order."""
+    width = rng.choice((2, 4, 8))
+    value = rng.choice((0, 1, 2, 3, 7, 255, 256, 65500, 65535, -1, -2, 2**31, 2**31 - 1, 2**63, len(data)))
+    at = rng.randrange(len(data) + 1)
+    number = (value % 256**width).to_bytes(width, rng.choice(("big", "little")))
+    return data[:at] + number + data[at + width :]
+
+
+_MUTATIONS = (_flip, _set, _cut, _splice, _repeat, _number)
+
+_VALUES: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 2, 8, 255, 65536, 2**31, 2**63, 2**64, 10**30, 10**400, 0.0, 0.5, -0.5, 1e-300),
+    *(1e300, float("nan"), float("inf"), "", "x", "power", "stft", "é", "\ud800", "1.0", "2.0", "x" * 1000),
+    *([], [[]], [0], ["x", "x"], {}, {"": 0}, {"name": "x"}),
+)
+
+
+def _mutated_json(value: Any, rng: random.Random) -> Any:
+    """Change one value, key or item anywhere within."""
+    if isinstance(value, dict | list) and value and rng.random() < 0.9:
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        key = rng.choice(keys)
+        chance = rng.random()
+        if chance < 0.08:
+            value.pop(key)
+        elif chance < 0.12 and isinstance(value, dict):
+            value[rng.choice(("", "x", "name", "curve", "id", "step", "codecs"))] = value[key]
+        elif chance < 0.12:
+            value.append(value[key])
+        else:
+            value[key] = _mutated_json(value[key], rng)
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and rng.random() < 0.4:
+        return rng.choice((value + 1, value - 1, -value, value * 2, value * 8, value // 2, str(value)))
+    return rng.choice(_VALUES)
