@@ -108,7 +108,10 @@ def export(music: Path, store: Path, workers: int) -> subprocess.Popen[bytes]:
     """Start or resume an export, in a session of its own."""
     command = ["export", "musdb", str(music), str(store), "--resume", "--workers", str(workers)]
     return subprocess.Popen(
-        [sys.executable, "-c", EXPORT, *command], start_new_session=True, stdout=subprocess.DEVNULL, stderr=sys.stderr
+        [sys.executable, "-c", EXPORT, *command],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 

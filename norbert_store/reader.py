@@ -327,7 +327,10 @@ class Reader:
         bins: slice,
         row: int | None,
     ) -> NDArray[np.float32]:
-        array = self.storage.array(MAGNITUDE, self._arrays[MAGNITUDE])
+        try:
+            array = self.storage.array(MAGNITUDE, self._arrays[MAGNITUDE])
+        except Exception as error:  # zarr raises what its codecs happen to raise
+            raise DamagedError(f"{self.name}: the metadata of /{MAGNITUDE} can't be used: {error}") from error
         for i, target in enumerate(targets):
             for j, channel in enumerate(channels):
                 try:

@@ -7,6 +7,7 @@ fails in passing is tried again.
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -37,6 +38,31 @@ _S3FS_OPTIONS = {
 _LASTING = (FileNotFoundError, FileExistsError, PermissionError, NotImplementedError, TypeError, ValueError)
 
 _Result = TypeVar("_Result")
+
+# A forked child that collected an inherited session would cut its parent's connections: they share the kernel's list.
+_kept: dict[tuple[int, int], Any] = {}
+
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def is_forked() -> bool:
+    """Whether this process is the fork of another, whose connections and threads don't work here."""
+    return _forked
+
+
+def keep(store: Store) -> None:
+    """Never let go of a store's connections, as long as this process and its forks live."""
+    if isinstance(store, FsspecStore):
+        _kept[os.getpid(), id(store.fs)] = store.fs
 
 
 class ZarrKeys:
@@ -135,16 +161,16 @@ class ZarrKeys:
         async def get() -> bytes | None:
             try:
                 buffer = await self._store.get(key, default_buffer_prototype(), byte_range)
-            except Exception:
+            except Exception as error:
                 # obstore calls a range that begins past the end an error like any other
-                if byte_range is not None and await self._begins_past_end(key, byte_range):
+                if _is_about_range(error) and await self._begins_past_end(key, byte_range):
                     return b""
                 raise
             return None if buffer is None else buffer.to_bytes()
 
         return get
 
-    async def _begins_past_end(self, key: str, byte_range: ByteRequest) -> bool:
+    async def _begins_past_end(self, key: str, byte_range: ByteRequest | None) -> bool:
         try:
             size = await self._store.getsize(key)
         except Exception:  # the first error tells more
@@ -216,11 +242,15 @@ async def _tried(operation: Callable[[], Awaitable[_Result]], attempts: int) -> 
     await asyncio.sleep(_FIRST_WAIT_SECONDS)
     retrying = tenacity.AsyncRetrying(
         stop=tenacity.stop_after_attempt(attempts - 1),
-        wait=tenacity.wait_exponential_jitter(2 * _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS),
+        wait=tenacity.wait_exponential(2 * _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS) + tenacity.wait_random(0, 0.1),
         retry=tenacity.retry_if_not_exception_type(_LASTING),
         reraise=True,
     )
     return await retrying(again)
+
+
+def _is_about_range(error: Exception) -> bool:
+    return any(word in str(error) for word in ("416", "non-partial"))
 
 
 def _byte_request(start: int, length: int | None) -> Any:

@@ -22,7 +22,7 @@ from zarr.storage import LocalStore, MemoryStore, StorePath, ZipStore
 
 from norbert_store.errors import FormatError, StoreNotFoundError
 from norbert_store.local import PARTIAL_SUFFIX, LocalKeys
-from norbert_store.remote import ATTEMPTS, ZarrKeys, open_url, reopened
+from norbert_store.remote import ATTEMPTS, ZarrKeys, is_forked, keep, open_url, reopened
 
 Location = str | os.PathLike[str] | Store
 
@@ -43,7 +43,6 @@ class Storage:
         remote = isinstance(location, Store) or "://" in os.fspath(location)
         self._location = location if remote else os.path.abspath(os.fspath(location))  # type: ignore[arg-type]
         self._read_only = read_only
-        self._made_in = os.getpid()
         self._store: Store | None = None
         self._process = 0
 
@@ -53,9 +52,6 @@ class Storage:
     def __getstate__(self) -> dict[str, Any]:
         # an open store may hold connections and threads: the process that unpickles this opens its own
         return {**self.__dict__, "_store": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _made_in=os.getpid())
 
     @property
     def name(self) -> str:
@@ -113,6 +109,7 @@ class Storage:
                 raise StoreNotFoundError(f"there is no store at {self.name}") from error
             except BadZipFile as error:
                 raise FormatError(f"{self.name} can't be read: {error}") from None
+            keep(store)
             self._store = store
             self._process = os.getpid()
         return self._store
@@ -120,7 +117,7 @@ class Storage:
     def _open(self) -> Store:
         if not isinstance(self._location, Store):
             return _open_store(self._location, self._read_only) if self.folder is None else LocalStore(self.folder)
-        if os.getpid() == self._made_in or isinstance(self._location, MemoryStore):
+        if not is_forked() or isinstance(self._location, MemoryStore):
             return self._location
         return reopened(self._location, self.name)
 

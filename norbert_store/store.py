@@ -273,7 +273,8 @@ class Store:
             If there is no such split.
         """
         splits = self._column("split")
-        chosen = splits == split
+        # NumPy would take a text with zeros at its end for the one without
+        chosen = np.fromiter((one == split for one in splits), bool, len(splits))
         if not chosen.any():
             known = ", ".join(map(repr, sorted(set(splits.tolist())))) or "none"
             raise NameNotFoundError(f"{self.location} has no split {split!r}; it has {known}")
@@ -389,8 +390,14 @@ class Track:
 
     @cached_property
     def _extent(self) -> tuple[int, int]:
-        start, frames = self._reader.cells(("start", "frames"), self._row)
-        return int(start), int(frames)
+        start, frames = map(int, self._reader.cells(("start", "frames"), self._row))
+        end = self._reader.document.frames
+        if start < 0 or not 0 < frames <= end - start:
+            raise DamagedError(
+                f"{self._reader.name}: track {self.name!r} lies at frames {start} to {start + frames}; expected it "
+                f"between 0 and {end}"
+            )
+        return start, frames
 
     @property
     def frames(self) -> int:

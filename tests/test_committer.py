@@ -244,7 +244,7 @@ def short_blocks(monkeypatch):
         monkeypatch.setattr(f"norbert_store.{module}.ROWS_PER_CHUNK", ROWS, raising=False)
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=4), st.integers(0, 12))
 def test_tables_of_several_blocks_are_the_same_however_they_grow(options, parts, late):
     """Tracks are added in parts, each committed, or by another writer; some begin to have another label."""

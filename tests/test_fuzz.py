@@ -39,21 +39,7 @@ RUNS = {
 }
 
 
-# not mended yet: whoever mends one takes it out here
-OPEN = {
-    "document-nested",
-    "store-chunks-of-endless-frames",
-    "store-shards-of-endless-chunks",
-    "store-track-of-endless-frames",
-    "store-unknown-codec",
-}
-
-
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=[pytest.mark.xfail] if path.stem in OPEN else []) for path in FINDINGS],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.parametrize("path", FINDINGS, ids=lambda path: path.stem)
 def test_what_was_found_once_stays_right(path):
     TARGETS[path.stem.split("-")[0]].run(path.read_bytes())
 

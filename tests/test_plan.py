@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import given
@@ -70,7 +71,7 @@ def test_bundles_take_whole_shards_side_by_side_and_hold_all_tracks_in_order(
     assert all(len(bundle.tracks) <= bundle_tracks for bundle in bundles)
     # and not a shard more than needed
     assert bundles[0].first_chunk == first_shard * shard_chunks
-    for bundle, following in zip(bundles, bundles[1:], strict=False):
+    for bundle, following in pairwise(bundles):
         assert bundle.end_chunk == following.first_chunk
     _, end_chunk = carried_out(tracks, bundles)
     assert bundles[-1].end_chunk == next_shard(end_chunk, layout)

@@ -18,7 +18,6 @@ import norbert_store
 from norbert_store.errors import (
     NorbertStoreError,
     SourceError,
-    StorageError,
     StoreExistsError,
     StoreInUseError,
     StoreNotFoundError,
@@ -148,10 +147,20 @@ def shard_of(key):
 # ---- interrupted from within
 
 
-@pytest.mark.parametrize("bundle_tracks", [1, 3])
-@pytest.mark.parametrize("executor", ["this process", "threads", "processes"])
 @pytest.mark.parametrize(
-    ("count", "error"), [(0, StopError), (1, KeyboardInterrupt), (3, StopError), (6, StopError), (7, KeyboardInterrupt)]
+    ("executor", "bundle_tracks", "count", "error"),
+    [
+        ("this process", 1, 0, StopError),
+        ("this process", 1, 1, KeyboardInterrupt),
+        ("this process", 1, 6, StopError),
+        ("this process", 3, 1, KeyboardInterrupt),
+        ("this process", 3, 4, StopError),
+        ("threads", 1, 0, StopError),
+        ("threads", 1, 3, KeyboardInterrupt),
+        ("threads", 3, 4, StopError),
+        ("processes", 1, 3, KeyboardInterrupt),
+        ("processes", 3, 3, StopError),
+    ],
 )
 def test_interrupted_exports_end_as_if_never_interrupted(
     good, path, whole, executors, count, error, executor, bundle_tracks
@@ -169,7 +178,7 @@ def test_interrupted_exports_end_as_if_never_interrupted(
 
 def test_interrupted_again_and_again_with_any_workers(good, path, whole, executors):
     expected, done, order = whole(good), 0, ["threads", "this process", "processes", "this process"]
-    for count, executor in enumerate([*order, *order[:3]], 1):
+    for count, executor in enumerate(order, 1):
         with pytest.raises(StopError):
             export(
                 good,
@@ -203,9 +212,9 @@ def test_progress_goes_on_where_it_was(good, path):
 # ---- broken tracks
 
 
-@pytest.mark.parametrize(("kind", "bundle_tracks"), [("header", 1), ("loud", 1), ("loud", 3)])
+@pytest.mark.parametrize(("kind", "bundle_tracks", "count"), [("header", 1, 2), ("loud", 3, 3)])
 @pytest.mark.parametrize("where", PLACES)
-def test_gaps_of_broken_tracks_stay_where_they_were(good, broken, path, whole, where, kind, bundle_tracks):
+def test_gaps_of_broken_tracks_stay_where_they_were(good, broken, path, whole, where, kind, bundle_tracks, count):
     tracks = list(good)
     for i, place in enumerate(PLACES[where]):
         again = broken[kind]
@@ -213,15 +222,13 @@ def test_gaps_of_broken_tracks_stay_where_they_were(good, broken, path, whole, w
     options = {"bundle_tracks": bundle_tracks, "skip_broken": True}
     expected = whole(tracks, **options)
     there = [track for track in tracks if not track.name.startswith(kind)]
-    for count in (2, 5):
-        with pytest.raises(StopError):
-            export(tracks, path, TARGETS, on_progress=stop_after(count, StopError), **options, **OPTIONS)
-        assert_beginning(path, there, expected)
-        summary = export(tracks, path, TARGETS, resume=True, **options, **OPTIONS)
-        assert [name for name, _ in summary.skipped] == [t.name for t in tracks if t not in there]
-        assert summary.tracks == len(there)
-        assert files_below(path) == expected
-        shutil.rmtree(path)
+    with pytest.raises(StopError):
+        export(tracks, path, TARGETS, on_progress=stop_after(count, StopError), **options, **OPTIONS)
+    assert_beginning(path, there, expected)
+    summary = export(tracks, path, TARGETS, resume=True, **options, **OPTIONS)
+    assert [name for name, _ in summary.skipped] == [track.name for track in tracks if track not in there]
+    assert summary.tracks == len(there)
+    assert files_below(path) == expected
 
 
 def test_track_of_a_name_that_is_there_twice_is_left_out_in_the_same_way(good, path, whole):
@@ -233,8 +240,9 @@ def test_track_of_a_name_that_is_there_twice_is_left_out_in_the_same_way(good, p
     assert files_below(path) == expected
 
 
-@pytest.mark.parametrize("executor", ["this process", "threads", "processes"])
-@pytest.mark.parametrize("kind", ["header", "loud"])
+@pytest.mark.parametrize(
+    ("kind", "executor"), [("header", "this process"), ("loud", "this process"), ("loud", "threads")]
+)
 def test_what_is_before_a_broken_track_stays_and_it_can_be_mended(root, good, path, whole, executors, kind, executor):
     expected = whole(good)
     file = good[3].files["mixture"]
@@ -477,7 +485,7 @@ def killed_at(step, function):
 def test_death_before_any_write(good, path, whole, monkeypatch):
     """The child commits after every bundle, so that it dies within shards, rows and documents."""
     monkeypatch.setattr("norbert_store.committer.COMMIT_SECONDS", 0.0)
-    tracks = good[3:6]
+    tracks = good[3:5]
     expected = whole(tracks)
     step, opened = 0, set()
     while killed_at(step, lambda: export(tracks, path, TARGETS, **OPTIONS)):
@@ -488,8 +496,8 @@ def test_death_before_any_write(good, path, whole, monkeypatch):
         export(tracks, path, TARGETS, resume=True, **OPTIONS)
         assert files_below(path) == expected
         shutil.rmtree(path)
-        step += 3
-    assert opened == {None, 0, 1, 2, 3}
+        step += 5
+    assert opened == {None, 0, 1, 2}
 
 
 # Exports with two workers, commits each track at once, and tells how many there are and who works.

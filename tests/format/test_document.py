@@ -197,7 +197,11 @@ INNER = (*SHARDING, "configuration")
         ((*INNER, "codecs", 0, "configuration"), {"curve": "power", "exponent": 7}, "exponent must be"),
         ((*INNER, "codecs", 0, "configuration"), 5, "/magnitude can't be read"),
         *[
-            ((*INNER, "chunk_shape"), value, r"chunks must be \[1, 1, a multiple of 8, 129\], found|expected the sizes of")
+            (
+                (*INNER, "chunk_shape"),
+                value,
+                r"chunks must be \[1, 1, a multiple of 8, 129\], found|expected the sizes of",
+            )
             for value in ([1, 1, 12, 129], [1, 1, 16, 64], [1, 2, 16, 129], [1, 1, 0, 129], [1, 1, -8, 129])
         ],
         *[
