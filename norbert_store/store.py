@@ -19,7 +19,7 @@ import numpy as np
 import xarray
 from numpy.typing import ArrayLike, NDArray
 
-from norbert_store.errors import FormatError, NameNotFoundError
+from norbert_store.errors import DamagedError, FormatError, NameNotFoundError
 from norbert_store.format.table import ROWS_PER_CHUNK
 from norbert_store.lazy import TRACK_DIMENSIONS, LazyFrames, Values, lazy_column, lazy_dataset, packed_dataset
 from norbert_store.levels import Curve
