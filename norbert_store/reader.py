@@ -18,11 +18,11 @@ then read once more. What still fails is an error.
 from __future__ import annotations
 
 import math
-import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -35,8 +35,11 @@ from norbert_store.format.document import MAGNITUDE, ROOT_KEY, TRACK_GROUP, Docu
 from norbert_store.format.shard import ShardIndex, read_tail, tail_bytes, without_checksum
 from norbert_store.format.table import ROWS_PER_CHUNK
 from norbert_store.jpeg import stream
-from norbert_store.levels import dequantize, table
+from norbert_store.jpeg.rows import RowDecoder
+from norbert_store.levels import LookUp, table
+from norbert_store.local import FileState
 from norbert_store.storage import Location, Storage
+from norbert_store.threads import for_each
 
 _INDEX_BYTES_KEPT = 16 * 2**20
 _COLUMN_BYTES_KEPT = 256 * 2**20
@@ -53,13 +56,18 @@ _MOST_HEADER_BYTES = 2**18
 
 _NO_CHUNK = 2**64 - 1
 
+# Threads share a long read in pieces of so many chunks.
+_CHUNKS_AT_A_TIME = 4
+
+_LEVELS = LookUp(np.arange(256, dtype=np.uint8))
+_NO_LEVELS = np.empty((0, 0), np.uint8)
+
 _INDEX_OVERHEAD_BYTES = 600  # of the objects around it
 _TEXT_BYTES = 100
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
-_FileState = tuple[int, int, int, int] | None
 _ShardAt = tuple[int, int]  # target, and position along the packed axis in shards
 
 
@@ -77,7 +85,7 @@ class _Span(NamedTuple):
     key: str
     offset: int
     length: int
-    state: _FileState
+    state: FileState | None
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,31 @@ class _KnownShard:
     """A shard's index; None where there is no shard. And the state that the file had before that was read."""
 
     index: ShardIndex | None
-    state: _FileState
+    state: FileState | None
+
+
+class Request(NamedTuple):
+    """Frames of one target, and where they are wanted.
+
+    Attributes
+    ----------
+    target : int
+    channels : sequence of int
+    start : int
+        First frame, along the packed axis.
+    out : ndarray
+        (channels, frames, bins)
+    bins : slice
+    row : int, optional
+        Of the track that all frames belong to.
+    """
+
+    target: int
+    channels: Sequence[int]
+    start: int
+    out: NDArray[Any]
+    bins: slice = slice(None)
+    row: int | None = None
 
 
 class Reader:
@@ -105,13 +137,14 @@ class Reader:
 
     def __init__(self, location: Location) -> None:
         self.storage = Storage(location)
-        self._root_state = _file_state(self.storage, ROOT_KEY)
+        self._root_state = self.storage.state(ROOT_KEY)
         data = self.storage.get(ROOT_KEY)
         if data is None:
             raise StoreNotFoundError(f"there is no store at {self.storage.name}: expected a {ROOT_KEY} there")
         self.document = Document.from_json(data, self.storage.name)
         self.layout = self.document.layout
         self.table = table(self.layout.curve)
+        self._decoder = RowDecoder(self.layout.chunk_frames, self.layout.bins)
         self._forget_all()
 
     def _forget_all(self) -> None:
@@ -140,7 +173,7 @@ class Reader:
         In a folder, a look at the document's file tells whether there is anything to check; elsewhere it would cost a
         request, and is done ``in_doubt`` alone.
         """
-        state = _file_state(self.storage, ROOT_KEY)
+        state = self.storage.state(ROOT_KEY)
         if state == self._root_state and not in_doubt:
             return
         data = self.storage.get(ROOT_KEY)
@@ -280,11 +313,10 @@ class Reader:
         DamagedError
             If a chunk that must be there isn't, is cut short, or fails its checksum.
         """
-        out = np.full((len(targets), len(channels), len(frames), self._bin_count(bins)), np.nan, np.float32)
+        out = np.empty((len(targets), len(channels), len(frames), self._bin_count(bins)), np.float32)
         if self.layout.codecs is not None:
             return self._magnitude_by_zarr(out, targets, channels, frames, bins, row)
-        for place, levels in self._pieces(targets, channels, frames, row):
-            out[place] = dequantize(levels[:, bins], self.table)
+        self._read(targets, channels, frames, bins, row, out, self._magnitudes, np.nan)
         return out
 
     def levels(
@@ -305,10 +337,139 @@ class Reader:
             If the store's codecs are others than this format's, so that it has no levels.
         """
         self._check_own_codecs("levels")
-        out = np.zeros((len(targets), len(channels), len(frames), self._bin_count(bins)), np.uint8)
-        for place, levels in self._pieces(targets, channels, frames, row):
-            out[place] = levels[:, bins]
+        out = np.empty((len(targets), len(channels), len(frames), self._bin_count(bins)), np.uint8)
+        self._read(targets, channels, frames, bins, row, out, _LEVELS, 0)
         return out
+
+    @cached_property
+    def _magnitudes(self) -> LookUp:
+        return LookUp(self.table)
+
+    def _read(
+        self,
+        targets: Sequence[int],
+        channels: Sequence[int],
+        frames: NDArray[np.int64],
+        bins: slice,
+        row: int | None,
+        out: NDArray[Any],
+        look_up: LookUp,
+        missing: float,
+    ) -> None:
+        """Read each run of neighbouring frames, in pieces that threads can share."""
+        if out.size == 0:
+            return
+        requests = []
+        ends = np.flatnonzero(np.diff(frames) != 1) + 1
+        for begin, end in pairwise([0, *ends.tolist(), len(frames)]):
+            first = int(frames[begin])
+            step = _CHUNKS_AT_A_TIME * self.layout.chunk_frames
+            for piece in range(first - first % step, first + end - begin, step):
+                start, stop = max(piece, first), min(piece + step, first + end - begin)
+                where = slice(begin + start - first, begin + stop - first)
+                requests += [
+                    Request(target, channels, start, out[i, :, where], bins, row) for i, target in enumerate(targets)
+                ]
+        self.read_into(requests, look_up, missing)
+
+    def read_into(self, requests: Sequence[Request], look_up: LookUp, missing: float = np.nan) -> None:
+        """Read frames into the caller's arrays, on all threads.
+
+        Parameters
+        ----------
+        requests : sequence of Request
+        look_up : LookUp
+            What levels stand for.
+        missing : float
+            What stands where there is no chunk.
+
+        Raises
+        ------
+        DamagedError
+            If a chunk that must be there isn't, is cut short, or fails its checksum.
+        ValueError
+            If the store's codecs are others than this format's.
+        """
+        self._check_own_codecs("levels")
+        if self.storage.local is not None:
+            for_each(lambda request: self._decode(request, self._chunks(request), look_up, missing), requests)
+            return
+        # elsewhere it is waiting that takes long, so all is asked for at once
+        for some in _by_bytes(requests):
+            wanted = {at: request.row for request in some for at in self._places(request)}
+            row = next(iter(wanted.values())) if len(set(wanted.values())) == 1 else None
+            found = dict(self._jpegs(wanted, row))
+            jpegs = [[found[at] for at in self._places(request)] for request in some]
+            for_each(lambda i: self._decode(some[i], jpegs[i], look_up, missing), range(len(some)))  # noqa: B023
+
+    def _places(self, request: Request) -> list[_ChunkAt]:
+        """Chunks that a request touches, time-outer, channel-inner."""
+        size = self.layout.chunk_frames
+        numbers = range(request.start // size, -(-(request.start + request.out.shape[1]) // size))
+        return [_ChunkAt(request.target, channel, number) for number in numbers for channel in request.channels]
+
+    def _decode(self, request: Request, jpegs: Sequence[bytes | None], look_up: LookUp, missing: float) -> None:
+        size, start = self.layout.chunk_frames, request.start
+        stop = start + request.out.shape[1]
+        decoded: tuple[bytes | None, int, int] = (None, 0, 0)
+        levels = _NO_LEVELS
+        for i, data in enumerate(jpegs):
+            number, channel = divmod(i, len(request.channels))
+            first = (start // size + number) * size
+            begin, end = max(start, first), min(stop, first + size)
+            out = request.out[channel, begin - start : end - start]
+            if data is None:
+                out[...] = missing
+                continue
+            rows = data, begin - first, end - first
+            if rows[0] is not decoded[0] or rows[1:] != decoded[1:]:  # channels that are equal share their bytes
+                try:
+                    levels = self._decoder.decode(*rows)[:, request.bins]
+                except JpegError as error:
+                    at = _ChunkAt(request.target, request.channels[channel], first // size)
+                    raise DamagedError(f"{self._chunk(at, request.row)}: {error}") from error
+                decoded = rows
+            look_up(levels, out)
+
+    def _chunks(self, request: Request) -> Sequence[bytes | None]:
+        """Read the JPEGs of a request from files: as a rule in one piece, without ado; else with all care."""
+        jpegs = self._chunks_at_once(request)
+        if jpegs is None:
+            places = self._places(request)
+            found = dict(self._jpegs(places, request.row))
+            jpegs = [found[at] for at in places]
+        return jpegs
+
+    def _chunks_at_once(self, request: Request) -> list[bytes | None] | None:
+        """Read the JPEGs of a request, a piece for each shard; None if anything is out of the ordinary."""
+        layout, target, local = self.layout, request.target, self.storage.local
+        first = request.start // layout.chunk_frames
+        stop = -(-(request.start + request.out.shape[1]) // layout.chunk_frames)
+        jpegs: list[bytes | None] = []
+        for shard in range(first // layout.shard_chunks, -(-stop // layout.shard_chunks)):
+            known = self._indexes.get((target, shard))
+            if known is None:
+                at = _ChunkAt(target, request.channels[0], max(first, shard * layout.shard_chunks))
+                known = self._load_indexes({(target, shard): [at]}, request.row)[target, shard]
+            if known.index is None or local is None:
+                return None
+            before = shard * layout.shard_chunks
+            chunks = slice(max(first - before, 0), min(stop - before, layout.shard_chunks))
+            entries = known.index.entries[request.channels, chunks].swapaxes(0, 1).reshape(-1, 2).tolist()
+            offset = min(entry[0] for entry in entries)
+            length = max(map(sum, entries)) - offset
+            if length > 2 * sum(entry[1] for entry in entries) or offset == _NO_CHUNK:
+                return None
+            found = local.get_with_state(shard_key(target, shard), offset, length)
+            if found is None or found[1] != known.state:
+                return None
+            pieces = {begin: found[0][begin - offset : begin - offset + size] for begin, size in entries}
+            try:
+                whole = {begin: without_checksum(piece) for begin, piece in pieces.items()}
+            except DamagedError:
+                return None
+            jpegs += [whole[begin] for begin, _ in entries]
+        return jpegs
 
     def _bin_count(self, bins: slice) -> int:
         return len(range(*bins.indices(self.layout.bins)))
@@ -345,28 +506,6 @@ class Reader:
                         raise DamagedError(f"{self._chunk(at, row)} is missing")
         self._check_same_store()
         return out
-
-    def _pieces(
-        self, targets: Sequence[int], channels: Sequence[int], frames: NDArray[np.int64], row: int | None
-    ) -> Iterator[tuple[tuple[Any, ...], NDArray[np.uint8]]]:
-        """Yield (where in the result, levels of those frames and all bins) for every chunk that is there."""
-        scratch = np.empty((self.layout.chunk_frames, self.layout.bins), np.uint8)
-        parts = _by_chunk(frames, self.layout.chunk_frames)
-        places: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        for i, target in enumerate(targets):
-            for j, channel in enumerate(channels):
-                places.setdefault((target, channel), []).append((i, j))
-        wanted = [_ChunkAt(target, channel, number) for number in parts for target, channel in places]
-        for at, data in self._jpegs(wanted, row):
-            if data is None:
-                continue
-            try:
-                stream.decode(data, scratch)
-            except JpegError as error:
-                raise DamagedError(f"{self._chunk(at, row)}: {error}") from error
-            where, within = parts[at.number]
-            for i, j in places[at.target, at.channel]:
-                yield (i, j, where), scratch[within]
 
     # ---- from shards
 
@@ -410,7 +549,7 @@ class Reader:
         faults: dict[_ChunkAt, str] = {}
         runs, run_of_span = _runs({span for span in spans.values() if span is not None})
         data_of_runs = self.storage.get_ranges(runs) if runs else []
-        states = {key: _file_state(self.storage, key) for key, _, _ in runs}
+        states = {key: self.storage.state(key) for key, _, _ in runs}
         for at, span in spans.items():
             if span is None:
                 continue
@@ -457,7 +596,7 @@ class Reader:
         missing = [shard for shard in shards if shard not in found]
         if missing:
             keys = [shard_key(*shard) for shard in missing]
-            states = [_file_state(self.storage, key) for key in keys]
+            states = [self.storage.state(key) for key in keys]
             size = self._tail_bytes
             tails = self.storage.get_ranges([(key, -size, size) for key in keys])
             self._check_same_store()
@@ -546,18 +685,6 @@ class _Recent(Generic[_Key, _Value]):
         self._young.pop(key, None)
 
 
-def _file_state(storage: Storage, key: str) -> _FileState:
-    """What changes when a file is written or replaced; None where there is none, and where a store is no folder."""
-    folder = storage.folder
-    if folder is None:
-        return None
-    try:
-        found = os.stat(folder / key)
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
 def _nothing(data_type: str, chunk: Sequence[int]) -> NDArray[Any]:
     return np.zeros(chunk, object if data_type == "string" else data_type)
 
@@ -619,19 +746,15 @@ def _runs(spans: Iterable[_Span]) -> tuple[list[tuple[str, int, int]], dict[_Spa
     return runs, run_of_span
 
 
-def _by_chunk(frames: NDArray[np.int64], chunk_frames: int) -> dict[int, tuple[Any, Any]]:
-    """For each chunk that frames lie in: which of the frames, and where in the chunk they are."""
-    if not len(frames):
-        return {}
-    chunk = frames // chunk_frames
-    order = np.argsort(chunk, kind="stable")
-    numbers, first = np.unique(chunk[order], return_index=True)
-    parts = zip(numbers.tolist(), np.split(order, first[1:]), strict=True)
-    return {number: (_as_slice(part), _as_slice(frames[part] - number * chunk_frames)) for number, part in parts}
-
-
-def _as_slice(positions: NDArray[np.int64]) -> Any:
-    """Positions as a slice, if they rise one by one: slices are read without a copy."""
-    if positions[-1] - positions[0] == len(positions) - 1 and (np.diff(positions) == 1).all():
-        return slice(int(positions[0]), int(positions[-1]) + 1)
-    return positions
+def _by_bytes(requests: Sequence[Request]) -> Iterator[list[Request]]:
+    """Cut requests into lists of which each fits into memory, encoded: no chunk is larger than its levels."""
+    some: list[Request] = []
+    size = 0
+    for request in requests:
+        if some and size + request.out.size > _BATCH_BYTES:
+            yield some
+            some, size = [], 0
+        some.append(request)
+        size += request.out.size
+    if some:
+        yield some

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -21,7 +22,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore, StorePath, ZipStore
 
 from norbert_store.errors import FormatError, StoreNotFoundError
-from norbert_store.local import PARTIAL_SUFFIX, LocalKeys
+from norbert_store.local import PARTIAL_SUFFIX, FileState, LocalKeys
 from norbert_store.remote import ATTEMPTS, ZarrKeys, is_forked, keep, open_url, reopened
 
 Location = str | os.PathLike[str] | Store
@@ -82,11 +83,15 @@ class Storage:
     def _is_zip(self) -> bool:
         return str(self._location).endswith(".zip")
 
+    @cached_property
+    def local(self) -> LocalKeys | None:
+        """The files, if it is a folder on this machine."""
+        return None if self.folder is None else LocalKeys(self.folder)
+
     @property
     def _keys(self) -> LocalKeys | ZarrKeys:
-        folder = self.folder
-        if folder is not None:
-            return LocalKeys(folder)
+        if self.local is not None:
+            return self.local
         # a ready store tries again as it was told to
         return ZarrKeys(self.store, self.name, attempts=1 if isinstance(self._location, Store) else ATTEMPTS)
 
@@ -138,6 +143,10 @@ class Storage:
     def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
         """Read ranges (key, start, length) of any keys, many at a time; a negative start counts from the end."""
         return self._keys.get_ranges(ranges)
+
+    def state(self, key: str) -> FileState | None:
+        """Tell what changes when a file is written or replaced; None where there is none, or this is no folder."""
+        return None if self.local is None else self.local.state(key)
 
     def get_suffix(self, key: str, length: int) -> bytes | None:
         """Last bytes of a key; all of them where it is shorter."""

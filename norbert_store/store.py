@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray
@@ -27,6 +27,11 @@ from norbert_store.reader import Reader
 from norbert_store.stft import Audio
 from norbert_store.storage import Location
 from norbert_store.transform import StoredTransform, transform_from_config
+
+if TYPE_CHECKING:
+    from norbert_store.excerpts import Excerpts
+    from norbert_store.values import Function
+    from norbert_store.values import Values as AnyValues
 
 _MOST_NAMES_SHOWN = 5
 
@@ -245,7 +250,7 @@ class Store:
         ``db.select(db.tracks.genre == "Rock")``
         """
         chosen = np.atleast_1d(np.asarray(which))
-        rows = np.arange(self._reader.document.tracks) if self._rows is None else self._rows
+        rows = self._all_rows
         if chosen.ndim != 1:
             raise ValueError(f"expected a mask, positions or names in one dimension, found shape {chosen.shape}")
         if len(chosen) == 0:
@@ -279,6 +284,90 @@ class Store:
             known = ", ".join(map(repr, sorted(set(splits.tolist())))) or "none"
             raise NameNotFoundError(f"{self.location} has no split {split!r}; it has {known}")
         return self.select(chosen)
+
+    # ---- for training
+
+    def excerpts(
+        self,
+        seconds: float,
+        *,
+        targets: Sequence[str] | None = None,
+        channels: Sequence[str] | None = None,
+        seed: int = 0,
+        values: AnyValues | Function = "magnitude",
+        per_epoch: int | None = None,
+        independent: bool = False,
+    ) -> Excerpts:
+        """Return random excerpts, by number: a sequence for any data loader.
+
+        They are drawn in proportion to the tracks' lengths, never cross from one track into another, and lie where all
+        targets are present.
+
+        Parameters
+        ----------
+        seconds : float
+            Length of an excerpt.
+        targets, channels : sequence of str, optional
+            All, if left out.
+        seed : int
+            Excerpt ``i`` is a pure function of the seed and ``i``.
+        values : str or callable
+            "magnitude", "levels" (uint8), "decibel", or a function of one value, which is evaluated once for each of
+            the 256 levels: it gets an array of magnitudes and returns as many numbers.
+        per_epoch : int, optional
+            How many excerpts an epoch has; if left out, so many as make up the tracks' length.
+        independent : bool
+            Whether each target is drawn from another track.
+
+        Returns
+        -------
+        norbert_store.excerpts.Excerpts
+
+        Raises
+        ------
+        NameNotFoundError
+            If there is no such target or channel.
+        ValueError
+            If no track is long enough, or a parameter is out of range.
+
+        Examples
+        --------
+        >>> import norbert_store, zarr
+        >>> place = zarr.storage.MemoryStore()
+        >>> with norbert_store.create(place, targets=["mixture"], rate=8000, channels=1) as writer:
+        ...     _ = writer.add("noise", {"mixture": np.random.default_rng(0).uniform(-0.5, 0.5, 80000)})
+        >>> excerpts = norbert_store.open(place).excerpts(2.0)
+        >>> len(excerpts), excerpts[0]["magnitude"].shape
+        (5, (1, 1, 16, 513))
+        >>> excerpts.batch([0, 1, 2, 3])["magnitude"].shape
+        (4, 1, 1, 16, 513)
+        """
+        from norbert_store.excerpts import Excerpts
+
+        return Excerpts(self, seconds, targets, channels, seed, values, per_epoch, independent)
+
+    def statistics(self, values: AnyValues | Function = "magnitude") -> xarray.Dataset:
+        """Mean and standard deviation for each target and frequency.
+
+        Levels are counted once; the counts are kept in a file beside the store.
+
+        Parameters
+        ----------
+        values : str or callable
+            As for `excerpts`.
+
+        Returns
+        -------
+        xarray.Dataset
+            "mean" and "deviation" (target, frequency), "frames" (target).
+        """
+        from norbert_store.statistics import statistics
+
+        return statistics(self, values)
+
+    @property
+    def _all_rows(self) -> NDArray[np.int64]:
+        return np.arange(len(self)) if self._rows is None else self._rows
 
     # ---- all magnitudes
 

@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 import xarray
 import zarr
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
 import norbert_store
@@ -244,37 +242,34 @@ def short_blocks(monkeypatch):
         monkeypatch.setattr(f"norbert_store.{module}.ROWS_PER_CHUNK", ROWS, raising=False)
 
 
-@settings(max_examples=6)
-@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=4), st.integers(0, 12))
+@pytest.mark.usefixtures("short_blocks")
+@pytest.mark.parametrize("late", [0, 2, 9, 99])
+@pytest.mark.parametrize("parts", [[15], [3, 1, 4, 5, 0, 2], [4, 4, 1, 6], [5, 10]], ids=str)
 def test_tables_of_several_blocks_are_the_same_however_they_grow(options, parts, late):
-    """Tracks are added in parts, each committed, or by another writer; some begin to have another label."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("format.document", "committer", "reader"):
-            patch.setattr(f"norbert_store.{module}.ROWS_PER_CHUNK", ROWS)
-        store, expected = MemoryStore(), []
-        writer = norbert_store.create(store, **options(targets=["mixture"], channels=1))
-        silence = np.zeros((1, 1))
-        for count, reopen in parts:
-            for _ in range(count):
-                number = len(expected)
-                labels = {"number": number, **({"late": f"from {number}"} if number >= late else {})}
-                writer.add(f"track {number}", {"mixture": silence}, metadata={"n": number}, labels=labels)
-                expected.append(labels)
-            if reopen:
-                writer.close()
-                writer = norbert_store.append(store)
-            else:
-                writer.commit()
-            found = norbert_store.open(store)
-            assert found.names == [f"track {i}" for i in range(len(expected))]
-            assert found.tracks.number.values.tolist() == list(range(len(expected))) if expected else True
-        writer.close()
-        db = norbert_store.open(store)
-        assert [db[i].metadata for i in range(len(db))] == [{"n": i} for i in range(len(expected))]
-        if late < len(expected):
-            assert db.tracks.late.values.tolist() == [labels.get("late", "") for labels in expected]
-        assert db.names == zarr.open_array(store, path="track/name", mode="r")[:].tolist()
-        assert db.tracks.start.values.tolist() == [64 * i for i in range(len(expected))]
+    """Parts are committed, and every second one is by another writer; from some track on, there is another label."""
+    store, expected = MemoryStore(), []
+    writer = norbert_store.create(store, **options(targets=["mixture"], channels=1))
+    for i, count in enumerate(parts):
+        for number in range(len(expected), len(expected) + count):
+            labels = {"number": number, **({"late": f"from {number}"} if number >= late else {})}
+            writer.add(f"track {number}", {"mixture": np.zeros((1, 1))}, metadata={"n": number}, labels=labels)
+            expected.append(labels)
+        if i % 2:
+            writer.close()
+            writer = norbert_store.append(store)
+        else:
+            writer.commit()
+        assert norbert_store.open(store).names == [f"track {i}" for i in range(len(expected))]
+    writer.close()
+    db = norbert_store.open(store)
+    assert [db[i].metadata for i in range(15)] == [{"n": i} for i in range(15)]
+    assert db.tracks.number.values.tolist() == list(range(15))
+    assert db.tracks.start.values.tolist() == [64 * i for i in range(15)]
+    plain = xarray.open_zarr(store, group="track")
+    assert plain.name.values.tolist() == db.names
+    if late < 15:
+        assert db.tracks.late.values.tolist() == [labels.get("late", "") for labels in expected]
+        assert plain.late.values.tolist() == db.tracks.late.values.tolist()
 
 
 @pytest.mark.usefixtures("short_blocks")

@@ -197,6 +197,17 @@ def test_what_a_worker_that_died_was_at_is_done_again(steps, tmp_path, death):
     assert steps.running == set()
 
 
+def test_what_was_done_before_a_death_is_not_done_again(steps, tmp_path):
+    count = "open({!r}, 'a').write('x')"
+    calls = [steps.call(i, last=count.format(str(tmp_path / f"{i}.count"))) for i in range(6)]
+    calls[3] = steps.call(3, last=once(tmp_path / "died", DIE))
+    with process_pool(1) as pool:
+        assert list(in_order(pool, eval, calls)) == list(range(6))
+    assert {path.name: path.read_text() for path in tmp_path.glob("*.count")} == {
+        f"{i}.count": "x" for i in (0, 1, 2, 4, 5)
+    }
+
+
 def test_executor_that_is_broken_already_is_replaced(steps):
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=os._exit, initargs=(1,)) as pool:
         assert list(in_order(pool, eval, [steps.call(i) for i in range(3)])) == [0, 1, 2]
@@ -308,6 +319,18 @@ def test_workers_that_are_killed_meanwhile_leave_no_trace(root, tracks, whole):
     with process_pool(2) as pool:
         export(tracks, path, TARGETS, executor=pool, on_progress=kill_one, **OPTIONS)
     assert len(killed) == 2
+    assert files_below(path) == whole[1]
+
+
+def test_what_a_worker_that_died_had_begun_to_write_is_swept(root, tracks, whole, pool):
+    path = root / "begun.zarr"
+
+    def leave_one(progress):
+        if progress.done == 3:
+            (path / "magnitude/c/0/0/99").mkdir()
+            (path / "magnitude/c/0/0/99/0.0123abcd.partial").write_bytes(b"begun")
+
+    export(tracks, path, TARGETS, executor=pool, on_progress=leave_one, **OPTIONS)
     assert files_below(path) == whole[1]
 
 

@@ -1,0 +1,92 @@
+"""Decode a track's JPEGs with what other libraries have: Pillow, TensorFlow, TorchCodec.
+
+    python examples/decode_elsewhere.py [STORE]
+
+Without STORE, a small one is made of synthetic music. Pillow comes with norbert_store; the others are tried where they
+are installed (TensorFlow: pip install 'norbert_store[tensorflow]'; TorchCodec 0.16 or newer, beside PyTorch: pip install
+torchcodec). The levels are the same, bit for bit, if the decoder's inverse cosine transform is libjpeg's accurate one;
+TensorFlow's has to be asked for.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import norbert_store
+from norbert_store.sources.synthetic import write_musdb
+
+Decoder = Callable[[bytes], np.ndarray]
+"""From a JPEG to levels (frames, bins), uint8."""
+
+
+def pillow() -> Decoder:
+    return lambda jpeg: np.asarray(Image.open(io.BytesIO(jpeg)))
+
+
+def tensorflow(dct_method: str) -> Decoder:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # it tells much about the processor otherwise
+    import tensorflow as tf
+
+    return lambda jpeg: tf.io.decode_jpeg(jpeg, channels=1, dct_method=dct_method).numpy()[..., 0]
+
+
+def torchcodec() -> Decoder:
+    from torchcodec.decoders import decode_jpeg
+
+    return lambda jpeg: decode_jpeg(jpeg, mode="GRAY").numpy()[0]
+
+
+ACCURATE = {
+    "Pillow": pillow,
+    "TensorFlow, INTEGER_ACCURATE": partial(tensorflow, "INTEGER_ACCURATE"),
+    "TorchCodec": torchcodec,
+}
+OTHERS = {"TensorFlow, as it comes": partial(tensorflow, "")}
+
+
+def decode(track: norbert_store.Track, target: str, channel: str, decoder: Decoder) -> np.ndarray:
+    """Levels (frames, bins) of one channel of a track; its JPEGs are the chunks, one after the other."""
+    jpegs: list[bytes] = []
+    while sum(Image.open(io.BytesIO(jpeg)).height for jpeg in jpegs) < track.frames:
+        jpegs.append(track.jpeg(target, channel, len(jpegs)))
+    return np.concatenate([decoder(jpeg) for jpeg in jpegs])[: track.frames]  # the last one goes on a little
+
+
+def main(store: Path) -> None:
+    db = norbert_store.open(store)
+    track = db[0]
+    target, channel = db.targets[0], db.channels[0]
+    one = {"target": target, "channel": channel}
+    levels, magnitude = track.levels.sel(one).values, track.magnitude.sel(one).values
+    print(f"{target} of {track.name!r}, {channel}: {track.frames} frames x {len(db.frequencies)} bins")
+    for name, make in {**ACCURATE, **OTHERS}.items():
+        try:
+            decoder = make()
+        except (ImportError, OSError):  # OSError: a build for CUDA, on a machine without its libraries
+            print(f"  {name:<30} isn't installed")
+            continue
+        decoded = decode(track, target, channel, decoder)
+        apart = np.abs(decoded.astype(int) - levels)
+        same = not apart.any() and np.array_equal(db.table[decoded], magnitude)
+        print(f"  {name:<30} {np.mean(apart == 0):.1%} of the levels are the same, the others at most {apart.max()} apart")
+        assert same or name in OTHERS, f"{name} decodes something else"
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        if len(sys.argv) > 1:
+            store = Path(sys.argv[1])
+        else:
+            write_musdb(Path(folder) / "musdb", tracks=1, seconds=20)
+            store = Path(folder) / "musdb.zarr"
+            norbert_store.export_musdb(Path(folder) / "musdb", store)
+        main(store)
