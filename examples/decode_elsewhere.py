@@ -33,7 +33,8 @@ def pillow() -> Decoder:
 
 
 def tensorflow(dct_method: str) -> Decoder:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # it tells much about the processor otherwise
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no remarks about the processor
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf
 
     return lambda jpeg: tf.io.decode_jpeg(jpeg, channels=1, dct_method=dct_method).numpy()[..., 0]
@@ -55,10 +56,10 @@ OTHERS = {"TensorFlow, as it comes": partial(tensorflow, "")}
 
 def decode(track: norbert_store.Track, target: str, channel: str, decoder: Decoder) -> np.ndarray:
     """Levels (frames, bins) of one channel of a track; its JPEGs are the chunks, one after the other."""
-    jpegs: list[bytes] = []
-    while sum(Image.open(io.BytesIO(jpeg)).height for jpeg in jpegs) < track.frames:
-        jpegs.append(track.jpeg(target, channel, len(jpegs)))
-    return np.concatenate([decoder(jpeg) for jpeg in jpegs])[: track.frames]  # the last one goes on a little
+    pieces: list[np.ndarray] = []
+    while sum(map(len, pieces)) < track.frames:
+        pieces.append(decoder(track.jpeg(target, channel, len(pieces))))
+    return np.concatenate(pieces)[: track.frames]  # the last chunk goes on a little after the track's end
 
 
 def main(store: Path) -> None:

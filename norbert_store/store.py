@@ -338,9 +338,9 @@ class Store:
         ...     _ = writer.add("noise", {"mixture": np.random.default_rng(0).uniform(-0.5, 0.5, 80000)})
         >>> excerpts = norbert_store.open(place).excerpts(2.0)
         >>> len(excerpts), excerpts[0]["magnitude"].shape
-        (5, (1, 1, 16, 513))
+        (5, (1, 1, 16, 1025))
         >>> excerpts.batch([0, 1, 2, 3])["magnitude"].shape
-        (4, 1, 1, 16, 513)
+        (4, 1, 1, 16, 1025)
         """
         from norbert_store.excerpts import Excerpts
 

@@ -17,15 +17,18 @@ from norbert_store.errors import JpegError
 from norbert_store.jpeg import stream
 from norbert_store.jpeg.stream import BLOCK
 
-# Our application segment follows the start marker and JFIF's segment: marker, length, signature, width, lengths.
-_APPLICATION_AT = 20
+# What the encoder writes, one after the other; segments that are the same in all its JPEGs in full.
+_LENGTHS_AT = 33  # after the start (2 bytes), JFIF's segment (18), and of ours marker, length, signature, width
+_OURS_AT = 20
 _SIGNATURE = b"norbert\0"
-_SIGNATURE_AT = _APPLICATION_AT + 4
-_WIDTH_AT = _SIGNATURE_AT + len(_SIGNATURE)
+_QUANTISATION = bytes.fromhex("ffdb 0043 00")
+_QUANTISATION_BYTES = 5 + BLOCK * BLOCK
+_HUFFMAN = bytes.fromhex("ffc4")
+_HUFFMAN_KINDS = (0x00, 0x10)
 _SCAN_HEADER = bytes.fromhex("ffda 0008 01 0100 003f00")
-_END = b"\xff\xd9"
 _MARKER_BYTES = 2
 _FIRST_RESTART = 0xD0
+_END = b"\xff\xd9"
 
 
 class RowDecoder:
@@ -40,8 +43,14 @@ class RowDecoder:
     def __init__(self, rows: int, columns: int) -> None:
         self._shape = rows, columns
         self._row_blocks = rows // BLOCK
-        # baseline, 8 bits, so many rows and columns, one component
-        self._frame_header = bytes.fromhex("ffc0 000b 08") + struct.pack(">HH", rows, columns) + b"\x01"
+        # baseline, 8 bits, so many rows and columns, one component, with the first quantisation table
+        self._frame_header = (
+            bytes.fromhex("ffc0 000b 08") + struct.pack(">HH", rows, columns) + bytes.fromhex("01 011100")
+        )
+        # a restart marker after each row of blocks
+        self._scan_header = bytes.fromhex("ffdd 0004") + struct.pack(">H", -(-columns // BLOCK)) + _SCAN_HEADER
+        restarts = bytes(_FIRST_RESTART + i % 8 for i in range(self._row_blocks - 1))
+        self._markers = restarts + _END[1:]
         self._of_thread = threading.local()
 
     def __reduce__(self) -> tuple[type[RowDecoder], tuple[int, int]]:
@@ -69,15 +78,12 @@ class RowDecoder:
         """
         first_block, stop_block = first // BLOCK, -(-stop // BLOCK)
         scratch = self._scratch()
-        frame = data.find(self._frame_header, _APPLICATION_AT)
-        if stop_block - first_block == self._row_blocks:
-            if frame < 0 or data[-2:] != _END:
-                return stream.decode(data, scratch)[first:stop]
-        else:
-            cut = self._cut(data, frame, first_block, stop_block)
-            if cut is None:
-                return stream.decode(data, scratch)[first:stop]
-            data, scratch = cut, scratch[: (stop_block - first_block) * BLOCK]
+        segments = self._segments(data)
+        if segments is None:
+            return stream.decode(data, scratch)[first:stop]
+        if stop_block - first_block < self._row_blocks:
+            data = self._cut(data, *segments, first_block, stop_block)
+            scratch = scratch[: (stop_block - first_block) * BLOCK]
         try:
             jpeg8_decode(data, out=scratch)
         except (Jpeg8Error, ValueError) as error:
@@ -91,16 +97,49 @@ class RowDecoder:
             self._of_thread.scratch = np.empty(self._shape, np.uint8)
             return self._of_thread.scratch
 
-    def _cut(self, data: bytes, frame: int, first: int, stop: int) -> bytes | None:
-        """Cut rows of blocks out, as `stream.cut` does; None if something isn't where the encoder puts it."""
-        width = data[_WIDTH_AT] if data[_SIGNATURE_AT:_WIDTH_AT] == _SIGNATURE else 0
-        if frame < 0 or width not in (2, 4) or data[-2:] != _END:
+    def _segments(self, data: bytes) -> tuple[int, int, NDArray[np.int64]] | None:
+        """Find the frame header, the scan, and where in it the segments end, each with the marker after it.
+
+        None if anything isn't where the encoder puts it.
+        """
+        try:
+            width = data[_LENGTHS_AT - 1]
+            tables = _LENGTHS_AT + width * self._row_blocks
+            frame = tables + _QUANTISATION_BYTES
+            scan = self._scan(data, frame) if data[_OURS_AT + 4 : _LENGTHS_AT - 1] == _SIGNATURE else None
+        except IndexError:
             return None
-        lengths = np.frombuffer(data, ">u2" if width == 2 else ">u4", self._row_blocks, _WIDTH_AT + 1)
-        ends = np.cumsum(lengths + np.int64(_MARKER_BYTES))  # of segments, each with the marker after it
-        scan = len(data) - int(ends[-1])
-        if scan < frame or data[scan - len(_SCAN_HEADER) : scan] != _SCAN_HEADER:
+        if scan is None or width not in (2, 4) or int.from_bytes(data[22:24], "big") != tables - _OURS_AT - 2:
             return None
+        if data[tables : tables + 5] != _QUANTISATION or 0 in data[tables + 5 : frame]:
+            return None
+        lengths = np.frombuffer(data, ">u2" if width == 2 else ">u4", self._row_blocks, _LENGTHS_AT)
+        ends = np.cumsum(lengths + np.int64(_MARKER_BYTES))
+        if scan + int(ends[-1]) != len(data) or not lengths.all():
+            return None
+        content = np.frombuffer(data, np.uint8, offset=scan)
+        markers = (
+            content[ends - 2].tobytes() == b"\xff" * self._row_blocks and content[ends - 1].tobytes() == self._markers
+        )
+        # within segments, ff is always followed by 00
+        others = data.count(b"\xff", scan) - data.count(b"\xff\x00", scan) - self._row_blocks
+        return (frame, scan, ends) if markers and not others else None
+
+    def _scan(self, data: bytes, frame: int) -> int | None:
+        """Walk over the frame header, two Huffman tables and the scan's header."""
+        at = frame + len(self._frame_header)
+        if data[frame:at] != self._frame_header:
+            return None
+        for kind in _HUFFMAN_KINDS:
+            codes = int.from_bytes(data[at + 2 : at + 4], "big") - 19
+            if data[at : at + 2] != _HUFFMAN or data[at + 4] != kind or not 0 < codes == sum(data[at + 5 : at + 21]):
+                return None
+            at += 21 + codes
+        scan = at + len(self._scan_header)
+        return scan if data[at:scan] == self._scan_header else None
+
+    def _cut(self, data: bytes, frame: int, scan: int, ends: NDArray[np.int64], first: int, stop: int) -> bytes:
+        """Cut rows of blocks out, as `stream.cut` does."""
         before = int(ends[first - 1]) if first else 0
         segments = bytearray(data[scan + before : scan + int(ends[stop - 1]) - _MARKER_BYTES])
         if first % 8:  # markers are counted from 0 to 7, in turn, from the first that there is
