@@ -152,7 +152,7 @@ class Data:
         return 1, 1, self.document.layout.chunk_frames, self.bins
 
     def excerpts(self, values: Any = "magnitude", **options: Any) -> Any:
-        """This library's excerpts of the store."""
+        """What this library makes excerpts of."""
         return self.db.excerpts(seconds=self.seconds, targets=TARGETS, seed=SEED, values=values, **options)
 
     def draw(self, number: int) -> Batch:
@@ -327,12 +327,14 @@ def limit(data: Data, gives: str = "magnitude") -> Contestant:
     def read_chunk(target: int, chunk: int, out: Array, scratch: Array) -> None:
         shard, within = divmod(chunk, layout.shard_chunks)
         file, index = open_shard(target, shard)
-        for channel in range(channels):
-            offset, length = index.entries[channel, within].tolist()
-            found = os.pread(file, length, offset)
-            if google_crc32c.value(found[:-CHECKSUM_BYTES]) != int.from_bytes(found[-CHECKSUM_BYTES:], "little"):
-                raise DamagedError(f"chunk {chunk} of target {target}")
-            jpeg8_decode(found, out=scratch)
+        decoded = None
+        for channel, (offset, length) in enumerate(index.entries[:, within].tolist()):
+            if decoded != offset:  # equal channels are stored once
+                found = os.pread(file, length, offset)
+                if google_crc32c.value(found[:-CHECKSUM_BYTES]) != int.from_bytes(found[-CHECKSUM_BYTES:], "little"):
+                    raise DamagedError(f"chunk {chunk} of target {target}")
+                jpeg8_decode(found, out=scratch)
+                decoded = offset
             if gives == "levels":
                 out[channel] = scratch
             else:
@@ -384,16 +386,21 @@ def through_xarray(data: Data) -> Contestant:
 
 
 def data_loader(data: Data, workers: int, gives: str = "magnitude") -> Contestant:
-    """A torch DataLoader; its workers have nothing to do between epochs."""
+    """A torch DataLoader that gives tensors; its workers have nothing to do between epochs."""
+    import torch
     from torch.utils.data import DataLoader
 
     excerpts = data.excerpts(gives, per_epoch=LOADER_BATCHES * data.batch)
     sampler = excerpts.sampler()
+
+    def to_tensor(items: Any) -> torch.Tensor:
+        return torch.from_numpy(excerpts.collate(items)["magnitude"])
+
     loader = DataLoader(
         excerpts,
         data.batch,
         sampler=sampler,
-        collate_fn=excerpts.collate,
+        collate_fn=to_tensor,
         num_workers=workers,
         persistent_workers=workers > 0,
     )
@@ -401,7 +408,7 @@ def data_loader(data: Data, workers: int, gives: str = "magnitude") -> Contestan
 
     def read(_: Batch, __: Array) -> None:
         sampler.set_epoch(next(epochs))
-        assert sum(len(items["track"]) for items in loader) == LOADER_BATCHES * data.batch
+        assert sum(map(len, loader)) == LOADER_BATCHES * data.batch
 
     return Contestant({"": read}, "nothing", data.store, scale=1 / LOADER_BATCHES)
 
@@ -480,9 +487,17 @@ def hdf5(data: Data, compression: str) -> Contestant:
     return replace(contestant, ways=one_by_one(read))
 
 
-def tensorstore_context() -> dict[str, Any]:
-    """Nothing is kept, and two threads copy and decode."""
-    return {"cache_pool": {"total_bytes_limit": 0}, "data_copy_concurrency": {"limit": THREADS}}
+def tensorstore_arrays(data: Data, spec: dict[str, Any]) -> list[Any]:
+    """Open an array once for each excerpt of a batch; two threads copy and decode for all of them.
+
+    Reads of one array that wait at the same time share chunks, which would be as good as a cache: of a few tracks,
+    the excerpts of a batch have many chunks in common.
+    """
+    import tensorstore
+
+    threads = tensorstore.Context({"data_copy_concurrency": {"limit": THREADS}})
+    contexts = [tensorstore.Context({"cache_pool": {"total_bytes_limit": 0}}, threads) for _ in range(data.batch)]
+    return [tensorstore.open(spec, context=context, open=True, read=True).result() for context in contexts]
 
 
 def tensorstore_jpeg(data: Data, gives: str = "magnitude") -> Contestant:
@@ -493,7 +508,6 @@ def tensorstore_jpeg(data: Data, gives: str = "magnitude") -> Contestant:
         return {
             "driver": "neuroglancer_precomputed",
             "kvstore": {"driver": "file", "path": str(path)},
-            "context": tensorstore_context(),
         }
 
     targets, channels, frames, bins = data.packed_shape
@@ -514,7 +528,7 @@ def tensorstore_jpeg(data: Data, gives: str = "magnitude") -> Contestant:
             array[:, place].write(images.transpose(2, 1, 0)).result()
 
     path = data.made("neuroglancer", make)
-    array = tensorstore.open(spec(path), open=True).result()[..., 0].transpose([2, 1, 0])
+    arrays = [array[..., 0].transpose([2, 1, 0]) for array in tensorstore_arrays(data, spec(path))]
     values = table(data.db.curve)
     scratch = np.zeros((data.batch, targets * channels, data.frames, bins), np.uint8)
 
@@ -522,7 +536,7 @@ def tensorstore_jpeg(data: Data, gives: str = "magnitude") -> Contestant:
         levels = scratch if gives == "magnitude" else out.reshape(scratch.shape)
         pending = [
             tensorstore.array(place).write(array[:, data.where(excerpt)].translate_to[0, 0, 0])
-            for excerpt, place in zip(batch.excerpts, levels, strict=True)
+            for array, excerpt, place in zip(arrays, batch.excerpts, levels, strict=True)
         ]
         for one, found, place in zip(pending, levels, out, strict=True):
             one.result()
@@ -530,7 +544,7 @@ def tensorstore_jpeg(data: Data, gives: str = "magnitude") -> Contestant:
                 np.take(values, found, out=place.reshape(found.shape), mode="clip")
 
     def frame(excerpt: Excerpt) -> Array:
-        return values[array[0, data.where(excerpt).start].read().result()]
+        return values[arrays[0][0, data.where(excerpt).start].read().result()]
 
     return Contestant({str(THREADS): read}, gives, path, frame=frame)
 
@@ -540,23 +554,18 @@ def tensorstore_zarr(data: Data) -> Contestant:
     import tensorstore
 
     path = zarr_zstd_path(data)
-    spec = {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str(path)},
-        "context": tensorstore_context(),
-    }
-    array = tensorstore.open(spec, open=True).result()
+    arrays = tensorstore_arrays(data, {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}})
 
     def read(batch: Batch, out: Array) -> None:
         pending = [
             tensorstore.array(place).write(array[:, :, data.where(excerpt)].translate_to[0, 0, 0, 0])
-            for excerpt, place in zip(batch.excerpts, out, strict=True)
+            for array, excerpt, place in zip(arrays, batch.excerpts, out, strict=True)
         ]
         for one in pending:
             one.result()
 
     def frame(excerpt: Excerpt) -> Array:
-        return array[0, 0, data.where(excerpt).start].read().result()
+        return arrays[0][0, 0, data.where(excerpt).start].read().result()
 
     return Contestant({str(THREADS): read}, path=path, frame=frame)
 
@@ -765,10 +774,10 @@ class Found:
         """Seconds a batch."""
         return statistics.median(self.seconds.values())
 
-    def over(self, other: Found) -> float:
-        """How many times as long as another it takes."""
-        both = self.seconds.keys() & other.seconds.keys()
-        return statistics.median(self.seconds[number] / other.seconds[number] for number in both)
+    def over(self, other: Found, processor: bool = False) -> float:
+        """How many times as long as another it takes, or as much of the processor."""
+        mine, theirs = (self.processor, other.processor) if processor else (self.seconds, other.seconds)
+        return statistics.median(mine[number] / theirs[number] for number in mine.keys() & theirs.keys())
 
 
 def measure(data: Data, contestants: dict[str, Contestant], rounds: int) -> dict[str, Found]:
@@ -1001,6 +1010,7 @@ def goals_of(found: dict[str, Found], more: dict[str, float]) -> list[dict[str, 
         {
             "what": f"{goal.slow} / {goal.quick}",
             "found": (ratio := found[goal.slow].over(found[goal.quick])),
+            "of the processor": found[goal.slow].over(found[goal.quick], processor=True),
             "goal": f"at most {goal.at_most:g}" if goal.at_most else f"at least {goal.at_least:g}",
             "met": goal.met(ratio),
         }
@@ -1013,6 +1023,7 @@ def goals_of(found: dict[str, Found], more: dict[str, float]) -> list[dict[str, 
         {
             "what": "import norbert_store, ms",
             "found": 1000 * imported,
+            "of the processor": None,
             "goal": f"at most {1000 * MOST_IMPORT_SECONDS:g}",
             "met": imported <= MOST_IMPORT_SECONDS,
         },
@@ -1089,9 +1100,10 @@ def compare(arguments: argparse.Namespace, data: Data) -> None:
     print()
     for what, value in more.items():
         print(f"{what:<32}" + (f"{value:>8.1f}" if "MB" in what else f"{1000 * value:>8.1f} ms"))
-    print()
+    print(f"\n{'goals':<48}{'found':>8}{'CPU':>8}")
     for goal in goals:
-        print(f"{goal['what']:<48}{goal['found']:>8.2f}   {goal['goal']:<14}{'met' if goal['met'] else 'MISSED'}")
+        cells = f"{goal['found']:>8.2f}{shown(goal['of the processor'], 2):>8}"
+        print(f"{goal['what']:<48}{cells}   {goal['goal']:<14}{'met' if goal['met'] else 'MISSED'}")
     if arguments.out:
         batches = {name: list(one.seconds.values()) for name, one in found.items()}
         arguments.out.write_text(

@@ -3,9 +3,9 @@
     python examples/decode_elsewhere.py [STORE]
 
 Without STORE, a small one is made of synthetic music. Pillow comes with norbert_store; the others are tried where they
-are installed (TensorFlow: pip install 'norbert_store[tensorflow]'; TorchCodec 0.16 or newer, beside PyTorch: pip install
-torchcodec). The levels are the same, bit for bit, if the decoder's inverse cosine transform is libjpeg's accurate one;
-TensorFlow's has to be asked for.
+are installed: TensorFlow (pip install 'norbert_store[tensorflow]') and TorchCodec from 0.16 on (pip install torchcodec,
+beside PyTorch). The levels are the same, bit for bit, if the decoder's inverse cosine transform is libjpeg's accurate
+one; TensorFlow's has to be asked for.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main(store: Path) -> None:
         decoded = decode(track, target, channel, decoder)
         apart = np.abs(decoded.astype(int) - levels)
         same = not apart.any() and np.array_equal(db.table[decoded], magnitude)
-        print(f"  {name:<30} {np.mean(apart == 0):.1%} of the levels are the same, the others at most {apart.max()} apart")
+        print(f"  {name:<30} {np.mean(apart == 0):.1%} of the levels are equal; none is more than {apart.max()} apart")
         assert same or name in OTHERS, f"{name} decodes something else"
 
 

@@ -48,15 +48,15 @@ def start_parameters(bins: int, features: int = 64) -> Parameters:
 
 
 def loss_of(parameters: Parameters, batch: jax.Array) -> jax.Array:
-    """Mean squared error of the vocals' loudness, of a batch (batch, target, channel, frame, frequency)."""
+    """Squared error as a share of the mixture's energy, of a batch (batch, target, channel, frame, frequency)."""
     mixture, vocals = batch[:, 0], batch[:, 1]
     hidden = jax.nn.relu(mixture @ parameters["narrow"])
     mask = jax.nn.sigmoid(hidden @ parameters["widen"] + parameters["bias"])
-    return jnp.mean((mask * mixture - vocals) ** 2)
+    return jnp.sum((mask * mixture - vocals) ** 2) / jnp.sum(mixture**2)
 
 
 @jax.jit
-def step(parameters: Parameters, batch: jax.Array, rate: float = 100.0) -> tuple[Parameters, jax.Array]:
+def step(parameters: Parameters, batch: jax.Array, rate: float = 30.0) -> tuple[Parameters, jax.Array]:
     """One step down the gradient."""
     loss, gradients = jax.value_and_grad(loss_of)(parameters, batch)
     return jax.tree.map(lambda value, gradient: value - rate * gradient, parameters, gradients), loss
@@ -65,8 +65,8 @@ def step(parameters: Parameters, batch: jax.Array, rate: float = 100.0) -> tuple
 def batches(excerpts: Any, epochs: int) -> grain.IterDataset:
     """Batches in the order of the excerpts' numbers.
 
-    Only numbers are batched by grain. Whole batches are read, on one thread beside this one (and on all processors), up
-    to four ahead. `grain.IterDataset.mp_prefetch` reads them in other processes instead.
+    Grain batches nothing but numbers. Batches are read whole, up to four ahead, while the net learns; each on all
+    processors, so that one thread is enough here. ``mp_prefetch`` would read them in other processes.
     """
     numbers = grain.MapDataset.range(epochs * len(excerpts))  # [rank::world] for one of several machines
     read = numbers.batch(BATCH, drop_remainder=True).map(excerpts.batch)
@@ -85,7 +85,7 @@ def main(store: Path, epochs: int = 3) -> None:
     seconds = time.perf_counter() - started
     print(f"JAX {jax.__version__}: {len(losses)} batches of {(BATCH, *excerpts.shape)} in {seconds:.1f} s")
     means = np.mean(np.split(np.array(losses), epochs), axis=1)
-    print("mean loss of the epochs:", *(f"{mean:.5f}" for mean in means))
+    print("mean loss of the epochs:", *(f"{mean:.4f}" for mean in means))
     assert means[-1] < means[0], "the net didn't learn"
 
 

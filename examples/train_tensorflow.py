@@ -39,9 +39,9 @@ def loudness(magnitude: np.ndarray) -> np.ndarray:
 
 
 def dataset(excerpts: Excerpts, epochs: int) -> tf.data.Dataset:
-    """Pairs of batches (batch, channel, frame, frequency), of mixture and vocals, in the order of the excerpts' numbers.
+    """Batches (batch, channel, frame, frequency) of mixture and vocals, in the order of the excerpts' numbers.
 
-    Only numbers are batched by TensorFlow. Whole batches are read, and the next ones while the net learns.
+    TensorFlow batches nothing but numbers. Batches are read whole, the next ones while the net learns.
     """
 
     def read(numbers: np.ndarray) -> np.ndarray:

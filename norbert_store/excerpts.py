@@ -34,7 +34,7 @@ Item = dict[str, Any]
 """An excerpt: "magnitude", "track" and "start"."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MOST_DRAWS = 1000
+_MOST_SECONDS = 1e15  # frames still are whole numbers of 64 bits
 
 
 class Excerpts:
@@ -64,7 +64,7 @@ class Excerpts:
         independent: bool = False,
     ) -> None:
         self._reader = store._reader
-        self._values = values_of(values, self._reader.table)
+        self._values = values_of(values, self._reader)
         self._targets = _positions(store, "target", targets, self._reader.document.targets)
         self._channels = _positions(store, "channel", channels, self._reader.document.channels)
         self._seed = whole_number("seed", seed, at_least=0)
@@ -88,6 +88,10 @@ class Excerpts:
     def __len__(self) -> int:
         """Excerpts in an epoch."""
         return self._per_epoch
+
+    def __iter__(self) -> Iterator[Item]:
+        """Go over the first epoch; without this, `for` would never come to an end."""
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Item:
         """Read one excerpt: its values (targets, channels, frames, bins), its track, and where it starts, seconds.
@@ -178,15 +182,13 @@ class Excerpts:
     def _part(self, numbers: NDArray[np.uint64], drawn: list[tuple[NDArray[np.int64], ...]]) -> None:
         """Draw again where two targets came from one track, unless there is no other."""
         for j in range(1, len(drawn)):
-            for attempt in range(1, _MOST_DRAWS):
-                same = np.zeros(len(numbers), bool)
-                for before in drawn[:j]:
-                    same |= drawn[j][0] == before[0]
-                if not same.any() or len(self._pools[j].rows) <= j:
-                    break
-                again = self._pools[j].draw(_hash(self._seed, numbers[same], j + attempt * len(drawn)))
-                for part, values in zip(drawn[j], again, strict=True):
-                    part[same] = values
+            taken = np.stack([rows for rows, _, _ in drawn[:j]])
+            for i in np.flatnonzero((taken == drawn[j][0]).any(axis=0)).tolist():
+                others = self._pools[j].without(taken[:, i])
+                if others is not None:
+                    again = others.draw(_hash(self._seed, numbers[i : i + 1], len(drawn) + j))
+                    for part, values in zip(drawn[j], again, strict=True):
+                        part[i] = values[0]
 
 
 class EpochSampler:
@@ -237,9 +239,10 @@ class _Pool:
     def __init__(
         self, rows: NDArray[np.int64], starts: NDArray[np.int64], lengths: NDArray[np.int64], frames: int
     ) -> None:
-        self.rows = rows
         self.lengths = lengths
+        self._rows = rows
         self._starts = starts
+        self._frames = frames
         self._ends = np.cumsum(lengths - frames + 1)
 
     def draw(self, hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], ...]:
@@ -248,15 +251,20 @@ class _Pool:
         chosen = (hashes % np.uint64(self._ends[-1])).astype(np.int64)
         track = np.searchsorted(self._ends, chosen, side="right")
         start = chosen - np.where(track, self._ends[track - 1], 0)
-        return self.rows[track], start, self._starts[track] + start
+        return self._rows[track], start, self._starts[track] + start
+
+    def without(self, rows: NDArray[np.int64]) -> _Pool | None:
+        """Leave tracks out; None if there are no others."""
+        kept = ~np.isin(self._rows, rows)
+        return _Pool(self._rows[kept], self._starts[kept], self.lengths[kept], self._frames) if kept.any() else None
 
 
 def _pools(store: Store, targets: Sequence[int], frames: int, seconds: float, independent: bool) -> list[_Pool]:
     """For each draw, the tracks that are long enough and have the target, or all of them."""
     reader, rows = store._reader, store._all_rows
-    starts, lengths, present = (reader.column(name)[rows] for name in ("start", "frames", "present"))
     if len(rows) == 0:
         raise ValueError(f"{store.location} has no tracks, of which there could be excerpts")
+    (starts, lengths), present = reader.extents(rows), reader.column("present")[rows]
     if lengths.max() < frames:
         longest = lengths.max() * store.transform.hop / store.rate
         raise ValueError(
@@ -274,7 +282,8 @@ def _pools(store: Store, targets: Sequence[int], frames: int, seconds: float, in
 
 
 def _frames(store: Store, seconds: float) -> int:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.number) or not 0 < seconds < np.inf:
+    number = isinstance(seconds, int | float | np.integer | np.floating) and not isinstance(seconds, bool)
+    if not number or not 0 < seconds < _MOST_SECONDS:
         raise ValueError(f"seconds must be a positive number, found {seconds!r}")
     return max(1, round(float(seconds) * store.rate / store.transform.hop))
 

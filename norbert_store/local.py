@@ -45,10 +45,10 @@ class LocalKeys:
         try:
             descriptor = os.open(path, _READ)
             try:
-                status = os.fstat(descriptor)
-                start = max(0, status.st_size + start) if start < 0 else min(start, status.st_size)
-                rest = status.st_size - start
-                return _read(descriptor, start, rest if length is None else min(length, rest)), _state(status)
+                size = os.fstat(descriptor).st_size
+                start = max(0, size + start) if start < 0 else min(start, size)
+                data = _read(descriptor, start, size - start if length is None else min(length, size - start))
+                return data, _state(os.fstat(descriptor))  # afterwards, so that a write in between is noticed
             finally:
                 os.close(descriptor)
         except _NOT_THERE:

@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import ExitStack
 from itertools import takewhile
 from typing import Any, TypeVar
@@ -31,15 +32,32 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
 
 
 class _Processes(ProcessPoolExecutor):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._calls: set[Future[Any]] = set()
+
     def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
         """Start a process if need be: with interrupts blocked, as it inherits, until it can ignore them."""
         if not hasattr(signal, "pthread_sigmask"):
-            return super().submit(*arguments, **options)
+            return self._remember(super().submit(*arguments, **options))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return super().submit(*arguments, **options)
+            return self._remember(super().submit(*arguments, **options))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _remember(self, call: Future[Any]) -> Future[Any]:
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        return call
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Wait for calls, but not for processes to end by themselves: one that was killed may hold what they need."""
+        if wait:
+            wait_for([call for call in list(self._calls) if not (cancel_futures and call.cancel())])
+            for process in list((self._processes or {}).values()):
+                process.terminate()
+        super().shutdown(wait, cancel_futures=cancel_futures)
 
 
 def in_order(
@@ -94,7 +112,7 @@ def in_order(
                     done += 1
                     yield result
         finally:
-            wait([future for future in futures if _is_dask(executor) or not future.cancel()])
+            wait_for([future for future in futures if _is_dask(executor) or not future.cancel()])
 
 
 def _submit(executor: Executor, function: Callable[..., _Result], argument: Any) -> Future[_Result]:

@@ -234,6 +234,24 @@ class Reader:
         found = self._load_blocks([(name, block) for name in names])
         return [found[name, block][within] for name in names]
 
+    def extents(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Read where tracks start along the packed axis, and how many frames they have.
+
+        Raises
+        ------
+        DamagedError
+            If one of them can't lie there.
+        """
+        columns = self.columns(("start", "frames"))
+        starts, frames = columns["start"][rows], columns["frames"][rows]
+        end = self.document.frames
+        for row in rows[(starts < 0) | (frames <= 0) | (frames > end - starts)].tolist():
+            raise DamagedError(
+                f"{self.name}: track {self.cell('name', row)!r} starts at frame {columns['start'][row]} and has "
+                f"{columns['frames'][row]}; expected it between 0 and {end}"
+            )
+        return starts, frames
+
     def _load_blocks(self, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], NDArray[Any]]:
         """Read parts (column, chunk of rows), or remember them."""
         found = {at: values for at in wanted if (values := self._blocks.get(at)) is not None}
@@ -457,8 +475,9 @@ class Reader:
             chunks = slice(max(first - before, 0), min(stop - before, layout.shard_chunks))
             entries = known.index.entries[request.channels, chunks].swapaxes(0, 1).reshape(-1, 2).tolist()
             offset = min(entry[0] for entry in entries)
-            length = max(map(sum, entries)) - offset
-            if length > 2 * sum(entry[1] for entry in entries) or offset == _NO_CHUNK:
+            end = max(map(sum, entries))
+            length = end - offset
+            if end > _NO_CHUNK or length > 2 * sum(entry[1] for entry in entries):
                 return None
             found = local.get_with_state(shard_key(target, shard), offset, length)
             if found is None or found[1] != known.state:

@@ -6,6 +6,7 @@ from them.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from contextlib import suppress
@@ -13,11 +14,11 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-import google_crc32c
 import numpy as np
 import xarray
 from numpy.typing import NDArray
 
+from norbert_store.format.document import MAGNITUDE
 from norbert_store.threads import for_each
 from norbert_store.values import Function, Values, values_of
 
@@ -42,7 +43,7 @@ def statistics(store: Store, values: Values | Function = "magnitude") -> xarray.
         "mean" and "deviation" (target, frequency), float64, and "frames" (target): how many were counted, of all
         channels. NaN where no track has a target.
     """
-    table = values_of(values, store.table).table.astype(np.float64)
+    table = values_of(values, store._reader).table.astype(np.float64)
     counts = level_counts(store)
     frames = counts[:, 0].sum(axis=-1)
     with np.errstate(invalid="ignore"):
@@ -61,35 +62,62 @@ def statistics(store: Store, values: Values | Function = "magnitude") -> xarray.
 
 def level_counts(store: Store) -> NDArray[np.int64]:
     """Count levels (targets, bins, 256), or read how many there were the last time."""
+    shape = len(store.targets), store._reader.layout.bins, 256
     cache = _cache(store)
-    if cache is not None:
-        with suppress(OSError, ValueError, KeyError), np.load(cache) as file:
-            return np.asarray(file["counts"], np.int64)
-    counts = _count(store)
-    if cache is not None:
-        partial = cache.with_name(f"{cache.stem}.{secrets.token_hex(4)}.npz")
-        with suppress(OSError):  # a folder that can't be written is no reason to fail
-            np.savez_compressed(partial, counts=counts)
-            os.replace(partial, cache)
+    if cache is None:
+        return _count(store, shape)
+    state = _state(store)
+    counts = _kept(cache, state, shape)
+    if counts is None:
+        counts = _count(store, shape)
+        _keep(cache, state, counts)
     return counts
 
 
 def _cache(store: Store) -> Path | None:
-    """Where counts are kept: a file for each state of a store, and selection of its tracks."""
+    """Where counts are kept: a file for each selection of a store's tracks."""
     folder = store._reader.storage.folder
     if folder is None:
         return None
-    what = store._reader.document.checksum.encode() + store._all_rows.tobytes()
-    return folder.with_name(f"{folder.name}.statistics-{google_crc32c.value(what):08x}.npz")
+    folder, rows = folder.absolute(), store._all_rows
+    every = np.array_equal(rows, np.arange(store._reader.document.tracks))
+    which = "" if every else f"-{hashlib.sha256(rows.tobytes()).hexdigest()[:8]}"
+    return folder.with_name(f"{folder.name}.statistics{which}.npz")
 
 
-def _count(store: Store) -> NDArray[np.int64]:
+def _state(store: Store) -> str:
+    """What changes when tracks are added, or shards made again: their sizes, and when they were written."""
+    storage = store._reader.storage
+    shards = [(key, (storage.state(key) or ())[1:3]) for key in storage.list(f"{MAGNITUDE}/c")]
+    what = store._reader.document.checksum, store._all_rows.tolist(), shards
+    return hashlib.sha256(repr(what).encode()).hexdigest()
+
+
+def _kept(cache: Path, state: str, shape: tuple[int, ...]) -> NDArray[np.int64] | None:
+    """Read counts of this state; None if there are none."""
+    with suppress(Exception), np.load(cache) as file:  # what is damaged raises what it happens to raise
+        if file["state"] == state and file["counts"].shape == shape:
+            return np.asarray(file["counts"], np.int64)
+    return None
+
+
+def _keep(cache: Path, state: str, counts: NDArray[np.int64]) -> None:
+    partial = cache.with_name(f"{cache.stem}.{secrets.token_hex(4)}.npz")
+    with suppress(OSError):  # a folder that can't be written is no reason to fail
+        try:
+            np.savez_compressed(partial, counts=counts, state=state)
+            os.replace(partial, cache)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _count(store: Store, shape: tuple[int, int, int]) -> NDArray[np.int64]:
     reader, rows = store._reader, store._all_rows
     channels = list(range(len(store.channels)))
-    counts = np.zeros((len(store.targets), reader.layout.bins, 256), np.int64)
+    counts = np.zeros(shape, np.int64)
     first_count = 256 * np.arange(reader.layout.bins)
     lock = Lock()
-    starts, frames, present = (reader.column(name)[rows] for name in ("start", "frames", "present"))
+    (starts, frames), present = reader.extents(rows), reader.column("present")[rows]
     pieces = [
         (target, int(row), int(start) + begin, min(_FRAMES_AT_A_TIME, int(length) - begin))
         for row, start, length, there in zip(rows, starts, frames, present, strict=True)

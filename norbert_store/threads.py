@@ -9,7 +9,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from threading import Lock
 from typing import TypeVar
 
@@ -39,12 +40,13 @@ def for_each(function: Callable[[_Item], None], items: Iterable[_Item]) -> None:
                 queue.close()
                 raise
 
-    others = [_pool().submit(work) for _ in range(min(len(queue), thread_count()) - 1)]
+    others = _start(work, min(len(queue), thread_count()) - 1)
     try:
         work()
     finally:
         queue.close()
-        errors = [other.exception() for other in others]
+        # those that never began have nothing left to do; to wait for them could be for ever, if this is one of the pool
+        errors = [other.exception() for other in others if not other.cancel()]
     for error in errors:
         if error is not None:
             raise error
@@ -71,6 +73,15 @@ class _Queue(Iterable[_Item]):
     def close(self) -> None:
         with self._lock:
             self._items.clear()
+
+
+def _start(work: Callable[[], None], count: int) -> list[Future[None]]:
+    """Start some work on other threads, as many as there can be: none, for example, when Python ends."""
+    started: list[Future[None]] = []
+    with suppress(RuntimeError):
+        for _ in range(count):
+            started.append(_pool().submit(work))  # noqa: PERF401
+    return started
 
 
 def _pool() -> ThreadPoolExecutor:

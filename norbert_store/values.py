@@ -24,16 +24,19 @@ class ReadValues:
     ----------
     function : callable
         Of an array of magnitudes, float32, to an array of the same shape.
-    table : ndarray of float32
-        The 256 magnitudes of the store.
+    reader : Reader
+        Of the store.
     levels : bool
         Whether levels are wanted as they are, uint8; there is no function then.
     """
 
-    def __init__(self, function: Function, table: NDArray[np.float32], levels: bool = False) -> None:
-        self._function = function
-        self._levels = levels
-        values = np.arange(256, dtype=np.uint8) if levels else _evaluate(function, table)
+    def __init__(self, function: Function, reader: Reader, levels: bool = False) -> None:
+        has_levels = reader.layout.codecs is None
+        if levels and not has_levels:
+            raise FormatError(f"{reader.name} has no levels: its chunks are encoded by other codecs")
+        # where the table says all, the function may be one that can't be sent to other processes
+        self._function = None if has_levels else function
+        values = np.arange(256, dtype=np.uint8) if levels else _evaluate(function, reader.table)
         self.look_up = LookUp(values)
         self.dtype = values.dtype
 
@@ -44,18 +47,16 @@ class ReadValues:
 
     def read(self, reader: Reader, requests: Sequence[Request]) -> None:
         """Read frames into the caller's arrays; stores of other codecs have no levels, and the function is called."""
-        if reader.layout.codecs is None:
+        if self._function is None:
             reader.read_into(requests, self.look_up)
             return
-        if self._levels:
-            raise FormatError(f"{reader.name} has no levels: its chunks are encoded by other codecs")
         for request in requests:
             frames = np.arange(request.start, request.start + request.out.shape[1])
             magnitude = reader.magnitude([request.target], request.channels, frames, request.bins, request.row)
             request.out[...] = self._function(magnitude[0])
 
 
-def values_of(values: Values | Function, table: NDArray[np.float32]) -> ReadValues:
+def values_of(values: Values | Function, reader: Reader) -> ReadValues:
     """Return what reads values.
 
     Parameters
@@ -63,22 +64,24 @@ def values_of(values: Values | Function, table: NDArray[np.float32]) -> ReadValu
     values : str or callable
         "magnitude"; "levels" (uint8); "decibel": 20 log10 of the magnitude, of the smallest that isn't 0 where it is
         0; or a function of one value, which gets an array of magnitudes and returns as many numbers.
-    table : ndarray of float32
-        The 256 magnitudes of the store.
+    reader : Reader
+        Of the store.
 
     Raises
     ------
     ValueError
         If it is none of them, or the function doesn't return a number for each value.
+    FormatError
+        If levels are wanted of a store that has none.
     """
     if callable(values):
-        return ReadValues(values, table)
+        return ReadValues(values, reader)
     if values == "magnitude":
-        return ReadValues(_magnitude, table)
+        return ReadValues(_magnitude, reader)
     if values == "levels":
-        return ReadValues(_magnitude, table, levels=True)
+        return ReadValues(_magnitude, reader, levels=True)
     if values == "decibel":
-        return ReadValues(Decibel(float(table[table > 0].min())), table)
+        return ReadValues(Decibel(float(reader.table[reader.table > 0].min())), reader)
     raise ValueError(f"expected values to be 'magnitude', 'levels', 'decibel' or a function, found {values!r}")
 
 

@@ -226,6 +226,36 @@ def test_workers_that_die_again_and_again_are_an_error(steps):
     assert set(multiprocessing.active_children()) == set(before)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.002, 0.005])
+def test_pool_ends_also_if_a_worker_dies_at_that_moment(seconds):
+    """The one that dies may hold the lock that another one waits for."""
+
+    def work():
+        others = set(multiprocessing.active_children())
+        with process_pool(2) as pool:
+            assert list(pool.map(eval, ["__import__('time').sleep(0.05)"] * 4)) == [None] * 4
+            (set(multiprocessing.active_children()) - others).pop().kill()
+            time.sleep(seconds)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    worker.join(30)
+    assert not worker.is_alive()
+
+
+def test_pool_waits_for_its_calls(steps):
+    with process_pool(2) as pool:
+        for i in range(5):
+            pool.submit(eval, steps.call(i, 0.05))
+    assert steps.numbers("ended") == set(range(5))
+    with process_pool(1) as pool:
+        for i in range(5, 30):
+            pool.submit(eval, steps.call(i, 0.05))
+        pool.shutdown(cancel_futures=True)
+        assert steps.running == set()
+    assert len(steps.numbers("begun")) < 30
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_workers_leave_interrupts_to_their_parent(pool, steps):
     """As a terminal sends them to all processes in front of it."""
