@@ -69,7 +69,7 @@ def demo(out: Path, tracks: int, seconds: float) -> None:
 
 @cli.group()
 def export() -> None:
-    """Write a data set of audio into a new store."""
+    """Write a data set of audio into a store."""
 
 
 def _export_options(command: Any) -> Any:
@@ -97,7 +97,7 @@ def _export_options(command: Any) -> Any:
 @export.command()
 @_export_options
 def musdb(root: Path, out: str, skip_broken: bool, **options: Any) -> None:
-    """Export MUSDB18 or MUSDB18-HQ into a new store.
+    """Export MUSDB18 or MUSDB18-HQ into a store.
 
     ROOT holds train and test, with a folder of WAV files per track (HQ) or a .stem.mp4 per track.
     """

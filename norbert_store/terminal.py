@@ -95,9 +95,12 @@ def print_summary(to: Console, summary: export.Summary) -> None:
     """Print what an export has done, and its size against that of .npy and of the audio."""
     seconds = summary.audio_seconds
     length = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.1f} seconds"
+    before = summary.tracks - summary.written
+    there = f" ({before} of them {'was' if before == 1 else 'were'} there before)" if before else ""
+    speed = f": {summary.speed:.0f} x real time" if summary.written else ""
     to.print(
-        f"{counted(summary.tracks, 'track')}, {length}, written to {summary.store} in "
-        f"{summary.elapsed_seconds:.1f} s: {summary.speed:.0f} x real time"
+        f"{counted(summary.tracks, 'track')}, {length}, written to {summary.store}{there} in "
+        f"{summary.elapsed_seconds:.1f} s{speed}"
     )
     rows = []
     for title, size in (

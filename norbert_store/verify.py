@@ -38,6 +38,7 @@ from norbert_store.format.shard import (
 )
 from norbert_store.format.table import ROWS_PER_CHUNK
 from norbert_store.jpeg import stream
+from norbert_store.jpeg.rows import RowDecoder
 from norbert_store.reader import Reader
 from norbert_store.stft import whole_number
 from norbert_store.storage import Location
@@ -511,6 +512,7 @@ class _ShardCheck:
         self._storage = reader.storage
         self._rows = rows
         self._decode = decode
+        self._decoder = RowDecoder(reader.layout.chunk_frames, reader.layout.bins)
         self._run_bytes = run_bytes
         self._tail_bytes = tail_bytes(len(reader.document.channels), reader.layout.shard_chunks)
 
@@ -581,10 +583,9 @@ class _ShardCheck:
     def _chunk_faults(self, run: _Run, data: bytes, start: int) -> list[_Ordered]:
         """Check the chunks of a run, given what lies from byte ``start`` of the shard on."""
         faults = []
-        image = np.empty((self._reader.layout.chunk_frames, self._reader.layout.bins), np.uint8)
         for offset, length in run.spans:
             try:
-                self._check(data[offset - start : offset - start + length], image)
+                self._check(data[offset - start : offset - start + length])
             except (DamagedError, JpegError) as error:
                 faults += self._span_faults(run, (offset, length), str(error))
         return faults
@@ -593,12 +594,12 @@ class _ShardCheck:
         """A fault for each chunk that names some bytes."""
         return [self._fault(run, problem, within, channel, span[0]) for channel, within in run.spans[span]]
 
-    def _check(self, data: bytes, image: NDArray[np.uint8]) -> None:
-        jpeg = without_checksum(data)
+    def _check(self, data: bytes) -> None:
+        jpeg, layout = without_checksum(data), self._reader.layout
         if self._decode:
-            stream.decode(jpeg, image)
+            self._decoder.decode(jpeg, 0, layout.chunk_frames)
         else:
-            stream.check(jpeg, image.shape)
+            stream.check(jpeg, (layout.chunk_frames, layout.bins))
 
     def _fault(
         self, run: _Run, problem: str, within: int | None = None, channel: int | None = None, offset: int | None = None
