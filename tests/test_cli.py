@@ -561,7 +561,8 @@ def test_ctrl_c_ends_all_workers_and_the_export_can_go_on(run, music):
     assert not (music / "writer.lock").exists()
     status, out, err = run(*EXPORT, "--resume", "--workers", "1")
     assert (status, err) == (0, "")
-    assert out.startswith("60 tracks, 1.0 minutes, written to x.zarr in ")
+    assert out.startswith("60 tracks, 1.0 minutes, written to x.zarr (")
+    assert "there before) in " in out
     found = files_below(music)
     shutil.rmtree(music)
     run(*EXPORT)
@@ -574,7 +575,7 @@ def test_resume_of_what_is_finished_and_of_nothing(run, here):
     before = files_below(here / "new.zarr")
     status, out, err = run(*command)
     assert (status, err) == (0, "")
-    assert out.startswith("3 tracks, 1.5 seconds, written to new.zarr in ")
+    assert out.startswith("3 tracks, 1.5 seconds, written to new.zarr (3 of them were there before) in ")
     assert files_below(here / "new.zarr") == before
 
 
