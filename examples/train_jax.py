@@ -13,11 +13,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import norbert_store
+from norbert_store.excerpts import Excerpts
 from norbert_store.sources.synthetic import write_musdb
 
 try:
@@ -62,7 +62,7 @@ def step(parameters: Parameters, batch: jax.Array, rate: float = 30.0) -> tuple[
     return jax.tree.map(lambda value, gradient: value - rate * gradient, parameters, gradients), loss
 
 
-def batches(excerpts: Any, epochs: int) -> grain.IterDataset:
+def batches(excerpts: Excerpts, epochs: int) -> grain.IterDataset:
     """Batches in the order of the excerpts' numbers.
 
     Grain batches nothing but numbers. Batches are read whole, up to four ahead, while the net learns; each on all

@@ -3,11 +3,8 @@
     pip install 'norbert_store[torch]'
     python examples/train_torch.py [STORE]
 
-Without STORE, a small one is made of synthetic music. The net is Open-Unmix in the small: two channels of a frame
-become 64 features, a recurrent layer goes over the frames both ways, and a mask comes out.
-
-Reference: F.-R. Stöter, S. Uhlich, A. Liutkus, Y. Mitsufuji, "Open-Unmix - A Reference Implementation for Music Source
-Separation", JOSS 4(41), 2019.
+Without STORE, a small one is made of synthetic music. The net looks at about a second of the mixture, in both channels,
+and gives a mask: what of the mixture is vocals, for each channel, frame and frequency.
 """
 
 from __future__ import annotations
@@ -22,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import norbert_store
+from norbert_store.excerpts import Excerpts
 from norbert_store.sources.synthetic import write_musdb
 
 try:
@@ -41,7 +39,7 @@ def loudness(magnitude: np.ndarray) -> np.ndarray:
     return magnitude**0.35
 
 
-def to_tensor(excerpts: Any, items: list[dict[str, Any]]) -> Tensor:
+def to_tensor(excerpts: Excerpts, items: list[dict[str, Any]]) -> Tensor:
     """Make a tensor (batch, target, channel, frame, frequency) of the batch's own memory, which wasn't copied yet."""
     return torch.from_numpy(excerpts.collate(items)["magnitude"])
 
