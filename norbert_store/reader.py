@@ -110,6 +110,8 @@ class Request(NamedTuple):
     bins : slice
     row : int, optional
         Of the track that all frames belong to.
+    picks : ndarray of int, optional
+        Which frames of one chunk are wanted, counted from ``start``, rising; neighbours if left out.
     """
 
     target: int
@@ -118,6 +120,7 @@ class Request(NamedTuple):
     out: NDArray[Any]
     bins: slice = slice(None)
     row: int | None = None
+    picks: NDArray[np.int64] | None = None
 
 
 class Reader:
@@ -374,21 +377,37 @@ class Reader:
         look_up: LookUp,
         missing: float,
     ) -> None:
-        """Read each run of neighbouring frames, in pieces that threads can share."""
+        """Read frames in any order, in pieces that threads can share."""
         if out.size == 0:
             return
-        requests = []
-        ends = np.flatnonzero(np.diff(frames) != 1) + 1
-        for begin, end in pairwise([0, *ends.tolist(), len(frames)]):
-            first = int(frames[begin])
-            step = _CHUNKS_AT_A_TIME * self.layout.chunk_frames
-            for piece in range(first - first % step, first + end - begin, step):
-                start, stop = max(piece, first), min(piece + step, first + end - begin)
-                where = slice(begin + start - first, begin + stop - first)
-                requests += [
-                    Request(target, channels, start, out[i, :, where], bins, row) for i, target in enumerate(targets)
-                ]
+        if (np.diff(frames) <= 0).any():
+            rising, places = np.unique(frames, return_inverse=True)
+            some = np.empty((*out.shape[:2], len(rising), out.shape[3]), out.dtype)
+            self._read(targets, channels, rising, bins, row, some, look_up, missing)
+            np.take(some, places, axis=2, out=out, mode="clip")
+            return
+        requests = [
+            Request(target, channels, start, out[i, :, where], bins, row, picks)
+            for start, where, picks in self._pieces(frames)
+            for i, target in enumerate(targets)
+        ]
         self.read_into(requests, look_up, missing)
+
+    def _pieces(self, frames: NDArray[np.int64]) -> Iterator[tuple[int, slice, NDArray[np.int64] | None]]:
+        """Cut rising frames into neighbours of a few chunks, and others, chunk by chunk, so that each is decoded once.
+
+        Where each piece starts, which of the frames it has, and, for those that aren't neighbours, how far from there.
+        """
+        for few in _groups(frames, _CHUNKS_AT_A_TIME * self.layout.chunk_frames):
+            groups = [few]
+            if not _are_neighbours(frames[few]):
+                groups = [
+                    slice(few.start + one.start, few.start + one.stop)
+                    for one in _groups(frames[few], self.layout.chunk_frames)
+                ]
+            for where in groups:
+                some = frames[where]
+                yield int(some[0]), where, None if _are_neighbours(some) else some - some[0]
 
     def read_into(self, requests: Sequence[Request], look_up: LookUp, missing: float = np.nan) -> None:
         """Read frames into the caller's arrays, on all threads.
@@ -413,7 +432,7 @@ class Reader:
             for_each(lambda request: self._decode(request, self._chunks(request), look_up, missing), requests)
             return
         # elsewhere it is waiting that takes long, so all is asked for at once
-        for some in _by_bytes(requests):
+        for some in self._by_bytes(requests):
             wanted = {at: request.row for request in some for at in self._places(request)}
             row = next(iter(wanted.values())) if len(set(wanted.values())) == 1 else None
             found = dict(self._jpegs(wanted, row))
@@ -426,6 +445,20 @@ class Reader:
         numbers = range(request.start // size, -(-(request.start + request.out.shape[1]) // size))
         return [_ChunkAt(request.target, channel, number) for number in numbers for channel in request.channels]
 
+    def _by_bytes(self, requests: Sequence[Request]) -> Iterator[list[Request]]:
+        """Cut requests into lists of which each fits into memory, encoded: no chunk is larger than its levels."""
+        some: list[Request] = []
+        size = 0
+        for request in requests:
+            length = len(self._places(request)) * self.layout.chunk_frames * self.layout.bins
+            if some and size + length > _BATCH_BYTES:
+                yield some
+                some, size = [], 0
+            some.append(request)
+            size += length
+        if some:
+            yield some
+
     def _decode(self, request: Request, jpegs: Sequence[bytes | None], look_up: LookUp, missing: float) -> None:
         size, start = self.layout.chunk_frames, request.start
         stop = start + request.out.shape[1]
@@ -436,6 +469,8 @@ class Reader:
             first = (start // size + number) * size
             begin, end = max(start, first), min(stop, first + size)
             out = request.out[channel, begin - start : end - start]
+            if request.picks is not None:
+                end = start + int(request.picks[-1]) + 1
             if data is None:
                 out[...] = missing
                 continue
@@ -447,7 +482,7 @@ class Reader:
                     at = _ChunkAt(request.target, request.channels[channel], first // size)
                     raise DamagedError(f"{self._chunk(at, request.row)}: {error}") from error
                 decoded = rows
-            look_up(levels, out)
+            look_up(levels if request.picks is None else levels[request.picks], out)
 
     def _chunks(self, request: Request) -> Sequence[bytes | None]:
         """Read the JPEGs of a request from files: as a rule in one piece, without ado; else with all care."""
@@ -765,15 +800,12 @@ def _runs(spans: Iterable[_Span]) -> tuple[list[tuple[str, int, int]], dict[_Spa
     return runs, run_of_span
 
 
-def _by_bytes(requests: Sequence[Request]) -> Iterator[list[Request]]:
-    """Cut requests into lists of which each fits into memory, encoded: no chunk is larger than its levels."""
-    some: list[Request] = []
-    size = 0
-    for request in requests:
-        if some and size + request.out.size > _BATCH_BYTES:
-            yield some
-            some, size = [], 0
-        some.append(request)
-        size += request.out.size
-    if some:
-        yield some
+def _groups(frames: NDArray[np.int64], size: int) -> Iterator[slice]:
+    """Cut rising frames where a multiple of a size lies between."""
+    ends = np.flatnonzero(np.diff(frames // size)) + 1
+    for begin, end in pairwise([0, *ends.tolist(), len(frames)]):
+        yield slice(begin, end)
+
+
+def _are_neighbours(rising: NDArray[np.int64]) -> bool:
+    return int(rising[-1] - rising[0]) == len(rising) - 1

@@ -95,7 +95,8 @@ def _state(store: Store) -> str:
 
 def _kept(cache: Path, state: str, shape: tuple[int, ...]) -> NDArray[np.int64] | None:
     """Read counts of this state; None if there are none."""
-    with suppress(Exception), np.load(cache) as file:  # what is damaged raises what it happens to raise
+    # what is damaged raises what it happens to raise; and NumPy leaves a file open then that it opened itself
+    with suppress(Exception), cache.open("rb") as opened, np.load(opened) as file:
         if file["state"] == state and file["counts"].shape == shape:
             return np.asarray(file["counts"], np.int64)
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import soundfile
+import zarr
 from hypothesis import settings
 from PIL import Image
 
@@ -115,6 +117,29 @@ def db(small) -> norbert_store.Store:
 def small_copy(small, tmp_path) -> Path:
     """A copy of the small store, to break."""
     return shutil.copytree(small.path, tmp_path / "copy.zarr")
+
+
+@pytest.fixture
+def other_codecs(small, small_copy) -> Path:
+    """The small store, its magnitudes written by zarr with its own codecs."""
+    values = small.db.magnitude.values
+    shutil.rmtree(small_copy / "magnitude")
+    array = zarr.create_array(
+        small_copy / "magnitude",
+        shape=values.shape,
+        dtype="float32",
+        chunks=(1, 1, 16, 113),
+        shards=(1, 2, 64, 113),
+        compressors=zarr.codecs.ZstdCodec(level=1),
+        fill_value=np.nan,
+        dimension_names=("target", "channel", "frame", "frequency"),
+    )
+    array[:] = values
+    root = json.loads((small_copy / "zarr.json").read_bytes())
+    metadata = json.loads((small_copy / "magnitude/zarr.json").read_bytes())
+    root["consolidated_metadata"]["metadata"]["magnitude"] = metadata
+    (small_copy / "zarr.json").write_text(json.dumps(root))
+    return small_copy
 
 
 @pytest.fixture(scope="session")

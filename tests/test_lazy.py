@@ -151,6 +151,61 @@ def test_labels_that_are_not_there(small, selection):
         small.db[0].magnitude.sel(selection)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "frames"),
+    [
+        (slice(1, 2), range(63, 126)),
+        (slice(2, 1), ()),
+        (slice(-5, -1), ()),
+        (slice(-1, 0), range(1)),
+        (slice(100, 200), ()),
+        (slice(3, 100), range(188, 201)),
+        (slice(None, None, 50), range(0, 201, 50)),
+        (slice(-(10**9), 10**9), range(201)),
+        (slice(1.0001, 1.0002), ()),
+        (slice(3.2, None), range(200, 201)),
+    ],
+)
+def test_ranges_of_seconds_follow_the_rules_of_xarray(pairs, seconds, frames):
+    for values in ("magnitude", "levels"):
+        lazy, whole = pairs["Ann - Long", values]
+        some = lazy.sel(time=seconds)
+        assert some.sizes["time"] == len(frames)
+        xarray.testing.assert_identical(some.load(), whole.isel(time=list(frames)))
+
+
+@pytest.mark.parametrize("second", [-1.0, 100.0, 0.001, float("nan")])
+def test_seconds_that_no_frame_has(small, second):
+    with pytest.raises(KeyError):
+        small.db[0].magnitude.sel(time=second)
+    if second == second:
+        near = small.db[0].magnitude.sel(time=second, method="nearest").load()
+        assert near.shape == (3, 2, 113)
+        with pytest.raises(KeyError):
+            small.db[0].magnitude.sel(time=second, method="nearest", tolerance=1e-6)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        slice(None, None, 2),
+        slice(None, None, -1),
+        slice(190, 3, -3),
+        [200, 0, 200, 0],
+        [5, 6, 7, 40, 41, 42, 43, 180],
+        [0, 15, 16, 31, 32, 47],
+        list(range(201))[::-1] + list(range(0, 201, 7)),
+    ],
+)
+@pytest.mark.parametrize("of", ["Ann - Long", "packed"])
+def test_frames_in_any_order(pairs, of, frames):
+    lazy, whole = pairs[of, "magnitude"]
+    dimension = lazy.dims[2]
+    xarray.testing.assert_identical(lazy.isel({dimension: frames}).load(), whole.isel({dimension: frames}))
+    some = {dimension: frames, "target": [2, 0], "channel": 1, "frequency": slice(3, 90, 2)}
+    xarray.testing.assert_identical(lazy.isel(some).load(), whole.isel(some))
+
+
 def test_only_what_is_asked_for_is_read(small_copy):
     track = norbert_store.open(small_copy)[0]
     lazy = track.magnitude

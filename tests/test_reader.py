@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import pickle
 import shutil
 import zipfile
+from itertools import chain
 
 import numpy as np
 import pytest
 import xarray
-import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numcodecs.zstd import Zstd
 from zarr.storage import LocalStore, MemoryStore, WrapperStore, ZipStore
 
 import norbert_store
@@ -135,6 +137,47 @@ def test_chunks_between_tracks_are_nan(made):
         used[track.start : track.start + -(-track.frames // 16) * 16] = True
     assert np.isnan(packed[:, :, ~used]).all()
     assert not made.db.dataset("levels")["levels"].values[:, :, ~used].any()
+
+
+@st.composite
+def frames_in_any_order(draw, size):
+    """Single frames, or runs of frames that may leave some out or go backwards."""
+    first = st.integers(0, size - 1)
+    step = st.sampled_from([1, 1, 2, 5, -1, -3])
+    runs = st.builds(lambda at, count, by: range(at, at + count * by, by), first, st.integers(1, 40), step)
+    some = draw(st.one_of(st.lists(first, max_size=20), st.lists(runs, max_size=3).map(chain.from_iterable).map(list)))
+    return np.array([frame for frame in some if 0 <= frame < size], dtype=np.int64)
+
+
+@pytest.mark.parametrize("where", ["folder", "memory"])
+@settings(max_examples=60)
+@given(frames_in_any_order(400), st.data())
+def test_frames_of_the_packed_axis_in_any_order(bundled, bundled_levels, in_memory, where, frames, data):
+    reader = Reader(bundled.path) if where == "folder" else Reader(in_memory)
+    frames = frames[frames < bundled_levels.shape[2]]
+    targets, channels = (data.draw(st.lists(st.integers(0, size - 1), max_size=3)) for size in bundled_levels.shape[:2])
+    bins = data.draw(st.sampled_from([slice(None), slice(0, 1), slice(3, 90, 4), slice(50, 50)]))
+    found = reader.levels(targets, channels, frames, bins)
+    assert np.array_equal(found, bundled_levels[np.ix_(targets, channels, frames)][..., bins])
+
+
+def in_memory_of(path):
+    location = MemoryStore()
+    into = Storage(location, read_only=False)
+    for file in filter(os.path.isfile, path.rglob("*")):
+        into.set(file.relative_to(path).as_posix(), file.read_bytes())
+    return location
+
+
+@pytest.fixture(scope="module")
+def bundled_levels(bundled):
+    return bundled.db.dataset("levels")["levels"].values
+
+
+@pytest.fixture(scope="module")
+def in_memory(bundled):
+    """The store of bundles, elsewhere than in a folder."""
+    return in_memory_of(bundled.path)
 
 
 def test_empty_reads_are_empty(small):
@@ -395,18 +438,49 @@ def test_damage_is_found_again_each_time(small_copy):
     assert not np.isnan(track.magnitude).any()
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "found"),
+    [
+        ("frames", [201, 17, 2**62, 1], "'Žofie – Ticho' starts at frame 320 and has 4611686018427387904"),
+        ("frames", [201, 17, 58, 0], "'one sample' starts at frame 384 and has 0"),
+        ("frames", [-5, 17, 58, 2], "'Ann - Long' starts at frame 0 and has -5"),
+        ("start", [0, -(2**62), 320, 384], "'Bob - Short' starts at frame -4611686018427387904 and has 17"),
+        ("start", [0, 256, 2**62, 384], "'Žofie – Ticho' starts at frame 4611686018427387904 and has 58"),
+    ],
+)
+def test_extents_that_no_track_can_have_are_damage(small_copy, column, values, found):
+    content = np.zeros(16384, "<i8")
+    content[:4] = values
+    (small_copy / f"track/{column}/c/0").write_bytes(with_checksum(Zstd().encode(content.tobytes())))
+    db = norbert_store.open(small_copy)
+    for read in (lambda: db.excerpts(0.1), db.statistics):
+        with pytest.raises(DamagedError, match=f"track {found}; expected it between 0 and 400"):
+            read()
+
+
+def test_a_chunk_in_a_row_that_is_not_there_is_damage(small_copy, small):
+    """Where the others are read in one piece."""
+    path = small_copy / "magnitude/c/0/0/0/0"
+    whole = path.read_bytes()
+    index = ShardIndex.parse(whole[-INDEX_BYTES:], 2, 4)
+    places = {(channel, chunk): index.place(channel, chunk) for channel in range(2) for chunk in range(4)}
+    for missing in places:
+        some = {at: whole[begin : begin + size] for at, (begin, size) in places.items() if at != missing}
+        path.write_bytes(pack(some, 2, 4))
+        mixture = norbert_store.open(small_copy)[0].magnitude.isel(target=0)
+        with pytest.raises(DamagedError, match=f"packed chunk {missing[1]} is missing"):
+            mixture.isel(time=slice(0, 64)).load()
+        others = mixture.isel(channel=1 - missing[0], time=slice(0, 64))
+        assert np.array_equal(others, small.db[0].magnitude.isel(target=0, channel=1 - missing[0], time=slice(0, 64)))
+
+
 # ---- shards that change while the store is open
 
 
 @pytest.fixture(params=["folder", "memory"])
 def opened(request, small_copy):
     """A store that is open, with all indexes read once; and what others write with."""
-    location = small_copy
-    if request.param == "memory":
-        location = MemoryStore()
-        into = Storage(location, read_only=False)
-        for path in filter(os.path.isfile, small_copy.rglob("*")):
-            into.set(path.relative_to(small_copy).as_posix(), path.read_bytes())
+    location = in_memory_of(small_copy) if request.param == "memory" else small_copy
     db = norbert_store.open(location)
     db.magnitude.load()
     return db, Storage(location, read_only=False)
@@ -614,6 +688,27 @@ def test_long_reads_take_rounds_that_memory_holds(counting, small, monkeypatch):
     assert max(sizes) <= most
 
 
+@pytest.mark.parametrize("frames", [slice(0, 201, 2), slice(None, None, -1), [170, 3, 200, 77, 3, 140, 5]])
+def test_frames_in_any_order_ask_for_each_chunk_once(counting, small, frames):
+    store, db = counting()
+    db[0].magnitude.isel(target=0).load()
+    store.taken()
+    some = db[0].levels.isel(target=0, time=frames).load()
+    assert store.taken() == [[shard_of(0, shard) for shard in range(4)]]
+    xarray.testing.assert_identical(some, small.db[0].levels.isel(target=0, time=frames).load())
+
+
+def test_frames_far_from_each_other_take_rounds_that_memory_holds(counting, small, monkeypatch):
+    """Of each there is a whole chunk to be read."""
+    most = 4000
+    monkeypatch.setattr("norbert_store.reader._BATCH_BYTES", most)
+    store, db = counting()
+    assert np.array_equal(db[0].levels.isel(time=slice(None, None, 16)), small.db[0].levels[:, :, ::16])
+    rounds = [asked for asked in store.rounds if any(found is not None for _, found in asked)]
+    assert len(rounds) > 10
+    assert max(sum(found.end - found.start for _, found in asked if hasattr(found, "end")) for asked in rounds) <= most
+
+
 def test_columns_are_read_at_once(counting):
     store, db = counting()
     store.taken()
@@ -666,29 +761,6 @@ def test_readers_are_sent_without_what_they_remember(small):
 
 
 # ---- the same layout with other codecs
-
-
-@pytest.fixture
-def other_codecs(small, small_copy):
-    """The small store, its magnitudes written by zarr with its own codecs."""
-    values = small.db.magnitude.values
-    shutil.rmtree(small_copy / "magnitude")
-    array = zarr.create_array(
-        small_copy / "magnitude",
-        shape=values.shape,
-        dtype="float32",
-        chunks=(1, 1, 16, 113),
-        shards=(1, 2, 64, 113),
-        compressors=zarr.codecs.ZstdCodec(level=1),
-        fill_value=np.nan,
-        dimension_names=("target", "channel", "frame", "frequency"),
-    )
-    array[:] = values
-    root = json.loads((small_copy / "zarr.json").read_bytes())
-    metadata = json.loads((small_copy / "magnitude/zarr.json").read_bytes())
-    root["consolidated_metadata"]["metadata"]["magnitude"] = metadata
-    (small_copy / "zarr.json").write_text(json.dumps(root))
-    return small_copy
 
 
 def test_other_codecs_read_with_the_same_numbers(small, other_codecs):
