@@ -556,13 +556,13 @@ def test_ctrl_c_ends_all_workers_and_the_export_can_go_on(run, music):
     wait_for(group_is_gone)
     committed = norbert_store.open(music).names
     assert committed == [f"{i:02d}" for i in range(len(committed))]
-    assert 1 <= len(committed) < 60
+    assert len(committed) < 60  # perhaps none: bundles are committed in order, and the first may be the last to be done
     assert verify(music) == []
     assert not (music / "writer.lock").exists()
     status, out, err = run(*EXPORT, "--resume", "--workers", "1")
     assert (status, err) == (0, "")
-    assert out.startswith("60 tracks, 1.0 minutes, written to x.zarr (")
-    assert "there before) in " in out
+    assert out.startswith("60 tracks, 1.0 minutes, written to x.zarr")
+    assert ("there before) in " in out) == bool(committed)
     found = files_below(music)
     shutil.rmtree(music)
     run(*EXPORT)
