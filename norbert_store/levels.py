@@ -240,11 +240,13 @@ class LookUp:
         """Look up an array of levels, into one of the same shape."""
         if self._pairs is None:
             out[...] = levels if self.values.dtype == np.uint8 else np.take(self.values, levels, mode="clip")
-        elif levels.size % 2 == 0 and levels.flags.c_contiguous and out.flags.c_contiguous and out.ctypes.data % 8 == 0:
-            pairs = levels.reshape(-1).view(np.uint16)
-            np.take(self._pairs, pairs, out=out.reshape(-1).view(np.uint64), mode="clip")
-        else:
-            out[...] = np.take(self.values, levels, mode="clip")
+            return
+        if levels.size % 2 == 0 and levels.flags.c_contiguous and out.flags.c_contiguous:
+            places = out.reshape(-1).view(np.uint64)
+            if places.flags.aligned:
+                self._pairs.take(levels.reshape(-1).view(np.uint16), out=places, mode="clip")
+                return
+        out[...] = np.take(self.values, levels, mode="clip")
 
 
 def as_floats(values: ArrayLike) -> Floats:

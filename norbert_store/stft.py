@@ -266,19 +266,19 @@ class StftStream:
         self._window = stft.weights.astype(dtype)
         self._scale = self._window.dtype.type(1 / stft.weights.sum())
         lead = stft.n_fft // 2 if stft.centred else 0
-        self._waiting: list[Audio] = [np.zeros((lead, channels), dtype)]
+        # (channels, samples), each channel's samples side by side: strided ones take five times as long to transform
+        self._waiting: list[Audio] = [np.zeros((channels, lead), dtype)]
         self._waiting_samples = lead
 
     def push(self, audio: Audio) -> Iterator[Spectrum]:
         """Take the next samples (samples, channels); yield blocks of frames (frames, channels, bins) as they fill."""
-        audio = audio.astype(self._window.dtype, copy=False)
         self.samples += len(audio)
         need = self.stft.n_fft + (self._frames_per_block - 1) * self.stft.hop
         # cut large pieces, so that what waits is never copied more than once per block
         for start in range(0, len(audio), need):
-            piece = audio[start : start + need]
+            piece = np.ascontiguousarray(audio[start : start + need].T, dtype=self._window.dtype)
             self._waiting.append(piece)
-            self._waiting_samples += len(piece)
+            self._waiting_samples += piece.shape[1]
             if self._waiting_samples >= need:
                 yield from self._frames(self._frames_per_block, need)
 
@@ -290,23 +290,25 @@ class StftStream:
             need = self.stft.n_fft + (count - 1) * self.stft.hop
             missing = need - self._waiting_samples
             if missing > 0:
-                self._waiting.append(np.zeros((missing, self._waiting[0].shape[1]), self._window.dtype))
+                self._waiting.append(np.zeros((self._waiting[0].shape[0], missing), self._window.dtype))
                 self._waiting_samples = need
             yield from self._frames(count, need)
 
     def _frames(self, count: int, need: int) -> Iterator[Spectrum]:
+        from scipy.fft import rfft  # here, for importing it takes a while; of float32 four times as fast as numpy.fft
+
         hop = self.stft.hop
-        waiting = np.concatenate(self._waiting)
-        while len(waiting) >= need:
-            windows = np.lib.stride_tricks.sliding_window_view(waiting[:need], self.stft.n_fft, axis=0)[::hop]
-            spectrum = np.fft.rfft(windows * self._window, axis=-1)
+        waiting = np.concatenate(self._waiting, axis=1)
+        while waiting.shape[1] >= need:
+            windows = np.lib.stride_tricks.sliding_window_view(waiting[:, :need], self.stft.n_fft, axis=1)[:, ::hop]
+            spectrum = rfft(windows * self._window)
             spectrum *= self._scale
             self._frames_done += count
-            waiting = waiting[count * hop :]
-            yield spectrum
+            waiting = waiting[:, count * hop :]
+            yield spectrum.swapaxes(0, 1)
             if count < self._frames_per_block:
                 break
-        self._waiting, self._waiting_samples = [waiting], len(waiting)
+        self._waiting, self._waiting_samples = [waiting], waiting.shape[1]
 
 
 class StftSynthesis:
@@ -333,21 +335,22 @@ class StftSynthesis:
         self._window = stft.weights.astype(dtype)
         self._skip = stft.n_fft // 2 if stft.centred else 0
         self._left = samples
-        self._audio = np.zeros((0, channels), dtype)  # what later frames still add to
+        self._audio = np.zeros((channels, 0), dtype)  # what later frames still add to
         self._weight = np.zeros(0, dtype)
 
     def push(self, spectrum: Spectrum) -> Audio:
         """Take the next frames (frames, bins, channels); return the samples (samples, channels) that are done."""
         stft = self.stft
-        frames = np.fft.irfft(spectrum, n=stft.n_fft, axis=1)
-        frames *= (self._window * stft.weights.sum())[:, np.newaxis]
+        # (channels, frames, samples): strided samples would take several times as long
+        frames = np.fft.irfft(np.ascontiguousarray(np.moveaxis(spectrum, 2, 0)), n=stft.n_fft)
+        frames *= self._window * stft.weights.sum()
         audio = _overlap_add(frames.astype(self._window.dtype, copy=False), stft.hop)
-        weight = _overlap_add(np.broadcast_to(self._window**2, frames.shape[:2]), stft.hop)
-        audio[: len(self._audio)] += self._audio
+        weight = _overlap_add(np.broadcast_to(self._window**2, frames.shape[1:]), stft.hop)
+        audio[:, : self._audio.shape[1]] += self._audio
         weight[: len(self._weight)] += self._weight
-        done = len(frames) * stft.hop
-        self._audio, self._weight = audio[done:], weight[done:]
-        return self._release(audio[:done], weight[:done])
+        done = len(spectrum) * stft.hop
+        self._audio, self._weight = audio[:, done:], weight[done:]
+        return self._release(audio[:, :done], weight[:done])
 
     def finish(self) -> Audio:
         """Return the samples that are left; those that no frame covers are 0."""
@@ -355,23 +358,23 @@ class StftSynthesis:
         return np.concatenate([rest, np.zeros((self._left, rest.shape[1]), rest.dtype)])
 
     def _release(self, audio: Audio, weight: NDArray[np.floating[Any]]) -> Audio:
-        samples = slice(min(self._skip, len(audio)), min(self._skip + self._left, len(audio)))
+        samples = slice(min(self._skip, len(weight)), min(self._skip + self._left, len(weight)))
         self._skip -= samples.start
         self._left -= samples.stop - samples.start
-        divisor = np.maximum(weight[samples, np.newaxis], self._least)
-        return audio[samples] / np.where(divisor > 1e-10, divisor, 1)
+        divisor = np.maximum(weight[samples], self._least)
+        return np.ascontiguousarray((audio[:, samples] / np.where(divisor > 1e-10, divisor, 1)).T)
 
 
 def _overlap_add(frames: NDArray[Any], hop: int) -> NDArray[Any]:
-    """Add up frames (frames, n_fft, ...) that begin ``hop`` samples apart."""
-    count, n_fft = frames.shape[:2]
+    """Add up frames (..., frames, n_fft) that begin ``hop`` samples apart."""
+    *channels, count, n_fft = frames.shape
     pieces = -(-n_fft // hop)
-    rows = np.zeros((count + pieces - 1, hop, *frames.shape[2:]), frames.dtype)
+    rows = np.zeros((*channels, count + pieces - 1, hop), frames.dtype)
     # piece i of every frame lands i hops after the frame's start, so each piece is one addition for all frames
     for i in range(pieces):
-        piece = frames[:, i * hop : (i + 1) * hop]
-        rows[i : i + count, : piece.shape[1]] += piece
-    return rows.reshape(-1, *frames.shape[2:])
+        piece = frames[..., i * hop : (i + 1) * hop]
+        rows[..., i : i + count, : piece.shape[-1]] += piece
+    return rows.reshape(*channels, -1)
 
 
 def _shortest_overlap(weights: NDArray[np.float64], hop: int) -> float:

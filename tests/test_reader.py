@@ -645,7 +645,7 @@ def test_first_slice_takes_four_requests_in_three_rounds(counting):
 
 
 def test_next_slices_take_a_request_for_each_run_of_chunks(counting, monkeypatch):
-    monkeypatch.setattr("norbert_store.reader._SMALL_GAP", 0)  # chunks of tests are small as well
+    monkeypatch.setattr("norbert_store.chunks._SMALL_GAP", 0)  # chunks of tests are small as well
     store, db = counting()
     db[2].magnitude.isel(target=0, time=0).load()
     store.taken()
@@ -680,7 +680,8 @@ def test_reads_of_many_shards_take_two_rounds(counting, small):
 
 def test_long_reads_take_rounds_that_memory_holds(counting, small, monkeypatch):
     most = 4000
-    monkeypatch.setattr("norbert_store.reader._BATCH_BYTES", most)
+    for module in ("reader", "chunks"):
+        monkeypatch.setattr(f"norbert_store.{module}.BATCH_BYTES", most)
     store, db = counting()
     assert np.array_equal(db[0].levels, small.db[0].levels)
     sizes = [sum(found.end - found.start for _, found in asked if hasattr(found, "end")) for asked in store.rounds]
@@ -701,7 +702,8 @@ def test_frames_in_any_order_ask_for_each_chunk_once(counting, small, frames):
 def test_frames_far_from_each_other_take_rounds_that_memory_holds(counting, small, monkeypatch):
     """Of each there is a whole chunk to be read."""
     most = 4000
-    monkeypatch.setattr("norbert_store.reader._BATCH_BYTES", most)
+    for module in ("reader", "chunks"):
+        monkeypatch.setattr(f"norbert_store.{module}.BATCH_BYTES", most)
     store, db = counting()
     assert np.array_equal(db[0].levels.isel(time=slice(None, None, 16)), small.db[0].levels[:, :, ::16])
     rounds = [asked for asked in store.rounds if any(found is not None for _, found in asked)]
@@ -740,7 +742,7 @@ def test_packed_magnitudes_need_no_table(counting, bundled):
 
 @pytest.mark.parametrize(("kept", "requests"), [(10_000, 1), (1000, 2)])
 def test_indexes_are_kept_up_to_a_number_of_bytes(counting, monkeypatch, kept, requests):
-    monkeypatch.setattr("norbert_store.reader._INDEX_BYTES_KEPT", kept)
+    monkeypatch.setattr("norbert_store.chunks._INDEX_BYTES_KEPT", kept)
     store, db = counting()
     first, *others = (db[0].magnitude.isel(target=0, time=64 * shard) for shard in range(4))
     for lazy in (first, *others):

@@ -504,7 +504,7 @@ def test_source_is_found_through_links(small, tmp_path, options, music):
 
 
 def test_reading_from_many_threads_with_few_indexes_kept(small, monkeypatch):
-    monkeypatch.setattr("norbert_store.reader._INDEX_BYTES_KEPT", 1)
+    monkeypatch.setattr("norbert_store.chunks._INDEX_BYTES_KEPT", 1)
     db = norbert_store.open(small.path)
     expected = small.db[0].magnitude.values
     with ThreadPoolExecutor(8) as pool:

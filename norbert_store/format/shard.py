@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from norbert_store.errors import DamagedError
 
 CHECKSUM_BYTES = 4
+_RESIDUE = 0x48674BC7
 _MISSING = 2**64 - 1
 _LARGEST_FILE = 2**63 - 1
 _ENTRY_BYTES = 16
@@ -44,6 +45,12 @@ def with_checksum(data: bytes) -> bytes:
     return data + struct.pack("<I", google_crc32c.value(data))
 
 
+def checksum_matches(data: bytes) -> bool:
+    """Whether bytes end with the CRC-32C of those before."""
+    # the CRC of anything that is followed by its own CRC is always the same: nothing needs to be copied
+    return len(data) >= CHECKSUM_BYTES and google_crc32c.value(data) == _RESIDUE
+
+
 def without_checksum(data: bytes) -> bytes:
     """Check and cut off the CRC-32C at the end of some bytes.
 
@@ -52,10 +59,9 @@ def without_checksum(data: bytes) -> bytes:
     DamagedError
         If it doesn't match.
     """
-    content = data[:-CHECKSUM_BYTES]
-    if len(data) < CHECKSUM_BYTES or google_crc32c.value(content) != int.from_bytes(data[-CHECKSUM_BYTES:], "little"):
+    if not checksum_matches(data):
         raise DamagedError(f"the checksum of {len(data)} bytes doesn't match")
-    return content
+    return data[:-CHECKSUM_BYTES]
 
 
 def index_bytes(channels: int, chunks: int) -> int:

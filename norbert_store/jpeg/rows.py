@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import struct
 import threading
+from array import array
+from typing import NamedTuple
 
 import numpy as np
 from imagecodecs import Jpeg8Error, jpeg8_decode
@@ -29,6 +31,22 @@ _SCAN_HEADER = bytes.fromhex("ffda 0008 01 0100 003f00")
 _MARKER_BYTES = 2
 _FIRST_RESTART = 0xD0
 _END = b"\xff\xd9"
+
+
+class Segments(NamedTuple):
+    """Where the parts of a JPEG lie that was checked.
+
+    Attributes
+    ----------
+    frame, scan : int
+        Offsets of the frame header, and of the entropy-coded data.
+    ends : array of int
+        0, and then where in the scan each row of blocks ends, with the marker after it.
+    """
+
+    frame: int
+    scan: int
+    ends: array[int]
 
 
 class RowDecoder:
@@ -56,7 +74,7 @@ class RowDecoder:
     def __reduce__(self) -> tuple[type[RowDecoder], tuple[int, int]]:
         return RowDecoder, self._shape
 
-    def decode(self, data: bytes, first: int, stop: int) -> NDArray[np.uint8]:
+    def decode(self, data: bytes, first: int, stop: int, segments: Segments | None = None) -> NDArray[np.uint8]:
         """Decode some rows of a JPEG.
 
         Parameters
@@ -65,6 +83,8 @@ class RowDecoder:
             A whole JPEG, without its checksum, which was right.
         first, stop : int
             ``first <= row < stop``.
+        segments : Segments, optional
+            What `segments` found in it before; if left out, it is checked now.
 
         Returns
         -------
@@ -78,11 +98,11 @@ class RowDecoder:
         """
         first_block, stop_block = first // BLOCK, -(-stop // BLOCK)
         scratch = self._scratch()
-        segments = self._segments(data)
+        segments = segments or self.segments(data)
         if segments is None:
             return stream.decode(data, scratch)[first:stop]
         if stop_block - first_block < self._row_blocks:
-            data = self._cut(data, *segments, first_block, stop_block)
+            data = _cut(data, segments, first_block, stop_block)
             scratch = scratch[: (stop_block - first_block) * BLOCK]
         try:
             jpeg8_decode(data, out=scratch)
@@ -97,8 +117,8 @@ class RowDecoder:
             self._of_thread.scratch = np.empty(self._shape, np.uint8)
             return self._of_thread.scratch
 
-    def _segments(self, data: bytes) -> tuple[int, int, NDArray[np.int64]] | None:
-        """Find the frame header, the scan, and where in it the segments end, each with the marker after it.
+    def segments(self, data: bytes) -> Segments | None:
+        """Find the segments of a JPEG, and check all that decoding depends on.
 
         None if anything isn't where the encoder puts it.
         """
@@ -115,15 +135,15 @@ class RowDecoder:
             return None
         lengths = np.frombuffer(data, ">u2" if width == 2 else ">u4", self._row_blocks, _LENGTHS_AT)
         ends = np.cumsum(lengths + np.int64(_MARKER_BYTES))
-        if scan + int(ends[-1]) != len(data) or not lengths.all():
+        if scan + int(ends[-1]) != len(data) or not lengths.all() or not data.endswith(_END):
             return None
         content = np.frombuffer(data, np.uint8, offset=scan)
-        markers = (
-            content[ends - 2].tobytes() == b"\xff" * self._row_blocks and content[ends - 1].tobytes() == self._markers
-        )
         # within segments, ff is always followed by 00
-        others = data.count(b"\xff", scan) - data.count(b"\xff\x00", scan) - self._row_blocks
-        return (frame, scan, ends) if markers and not others else None
+        found = np.flatnonzero(content == 0xFF)
+        found = found[content[found + 1] != 0]
+        if not np.array_equal(found, ends - _MARKER_BYTES) or content[ends - 1].tobytes() != self._markers:
+            return None
+        return Segments(frame, scan, array("I", [0, *ends.tolist()]))
 
     def _scan(self, data: bytes, frame: int) -> int | None:
         """Walk over the frame header, two Huffman tables and the scan's header."""
@@ -138,13 +158,16 @@ class RowDecoder:
         scan = at + len(self._scan_header)
         return scan if data[at:scan] == self._scan_header else None
 
-    def _cut(self, data: bytes, frame: int, scan: int, ends: NDArray[np.int64], first: int, stop: int) -> bytes:
-        """Cut rows of blocks out, as `stream.cut` does."""
-        before = int(ends[first - 1]) if first else 0
-        segments = bytearray(data[scan + before : scan + int(ends[stop - 1]) - _MARKER_BYTES])
-        if first % 8:  # markers are counted from 0 to 7, in turn, from the first that there is
-            markers = ends[first : stop - 1] - (before + 1)
-            np.frombuffer(segments, np.uint8)[markers] = _FIRST_RESTART + np.arange(len(markers)) % 8
-        rows = ((stop - first) * BLOCK).to_bytes(2, "big")
-        height = frame + 5  # marker, length, bits
-        return b"".join((data[:height], rows, data[height + 2 : scan], segments, _END))
+
+def _cut(data: bytes, segments: Segments, first: int, stop: int) -> bytes:
+    """Cut rows of blocks out, as `stream.cut` does."""
+    frame, scan, ends = segments
+    begin = ends[first]
+    content: bytes | bytearray = data[scan + begin : scan + ends[stop] - _MARKER_BYTES]
+    if first % 8 and stop - first > 1:  # markers are counted from 0 to 7, in turn, from the first that there is
+        content = bytearray(content)
+        for number, end in enumerate(ends[first + 1 : stop]):
+            content[end - begin - 1] = _FIRST_RESTART + number % 8
+    rows = ((stop - first) * BLOCK).to_bytes(2, "big")
+    height = frame + 5  # marker, length, bits
+    return b"".join((data[:height], rows, data[height + 2 : scan], content, _END))
