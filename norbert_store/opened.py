@@ -119,6 +119,11 @@ class OpenedStore:
         found = self._load_blocks([(name, block) for name in names for block in blocks])
         return {name: np.concatenate([found[name, block] for block in blocks]) for name in names}
 
+    def column_part(self, name: str, block: int) -> NDArray[Any]:
+        """Read one chunk of a column, without remembering it."""
+        (values,) = self._array_chunks([(f"{TRACK_GROUP}/{name}", block)])
+        return values
+
     def cell(self, name: str, row: int) -> Any:
         """Read one row of a column."""
         block, within = divmod(row, ROWS_PER_CHUNK)

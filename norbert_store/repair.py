@@ -29,6 +29,10 @@ from zarr.storage import MemoryStore
 
 from norbert_store.audio import AudioInfo, audio_info, has_stems, local_path, read_stems, stems_info
 from norbert_store.bundle import Bundle
+from norbert_store.checks.documents import coordinate_key, documents
+from norbert_store.checks.fault import Fault
+from norbert_store.checks.shards import check_index, place_record
+from norbert_store.checks.tracks import Rows
 from norbert_store.errors import (
     AudioError,
     DamagedError,
@@ -49,17 +53,7 @@ from norbert_store.stems import Stems
 from norbert_store.storage import Location, Storage, encode_array
 from norbert_store.store import Store, Track
 from norbert_store.transform import LinearBins, MelBands, ReadyBins, StoredTransform, transform_from_config
-from norbert_store.verify import (
-    DROP_KEY,
-    Fault,
-    Rows,
-    check_index,
-    coordinate_key,
-    documents,
-    faults_of,
-    place_record,
-    verify,
-)
+from norbert_store.verify import DROP_KEY, faults_of, verify
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -221,7 +215,7 @@ class _Shard:
     ----------
     target, number : int
     owners : ndarray of int
-        See `norbert_store.verify.Rows.owners`.
+        See `norbert_store.checks.tracks.Rows.owners`.
     chunks : dict
         Those that are whole, with their checksums.
     lost : set

@@ -1,0 +1,1 @@
+"""What can be wrong with a store, part by part: documents, the track table, shards."""
