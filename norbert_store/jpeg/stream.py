@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -381,16 +381,25 @@ def _segment_starts(header: Header) -> list[int]:
     return starts
 
 
-def _with_lengths(data: bytes, header: Header, insert: bool = False) -> bytes:
-    """Write the application segment for a header's segments, over the one that is there or as a new one."""
-    lengths = header.segments or ()
+def segment_of_lengths(lengths: Sequence[int]) -> bytes:
+    """Make the application segment that tells how long segments are.
+
+    Raises
+    ------
+    JpegError
+        If there are more of them than it can hold.
+    """
     width = 2 if max(lengths) < 1 << 16 else 4
     content = _SIGNATURE + struct.pack(f">B{len(lengths)}{'H' if width == 2 else 'I'}", width, *lengths)
     if len(content) + 2 >= 1 << 16:
         raise JpegError(f"the image has {len(lengths)} rows of blocks, too many for one table of segments")
-    segment = struct.pack(">BBH", 0xFF, _APPLICATION, len(content) + 2) + content
+    return struct.pack(">BBH", 0xFF, _APPLICATION, len(content) + 2) + content
+
+
+def _with_lengths(data: bytes, header: Header, insert: bool = False) -> bytes:
+    """Write the application segment for a header's segments, over the one that is there or as a new one."""
     begin, end = _place_of_lengths(data, insert)
-    return data[:begin] + segment + data[end:]
+    return data[:begin] + segment_of_lengths(header.segments or ()) + data[end:]
 
 
 def _place_of_lengths(data: bytes, insert: bool) -> tuple[int, int]:
