@@ -176,12 +176,15 @@ class Reader(ChunkReader):
 
         Where each piece starts, which of the frames it has, and, for those that aren't neighbours, how far from there.
         """
-        for few in _groups(frames, _CHUNKS_AT_A_TIME * self.layout.chunk_frames):
+        size = self.layout.chunk_frames
+        # a short read would leave threads without work
+        at_a_time = _CHUNKS_AT_A_TIME if len(frames) > 2 * _CHUNKS_AT_A_TIME * size else 1
+        for few in _groups(frames, at_a_time * size):
             groups = [few]
             if not _are_neighbours(frames[few]):
                 groups = [
                     slice(few.start + one.start, few.start + one.stop)
-                    for one in _groups(frames[few], self.layout.chunk_frames)
+                    for one in _groups(frames[few], size)
                 ]
             for where in groups:
                 some = frames[where]
