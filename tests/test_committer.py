@@ -236,10 +236,8 @@ ROWS = 4
 @pytest.fixture
 def short_blocks(monkeypatch):
     """Chunks of the track table that hold 4 rows."""
-    for module in ("format.document", "committer", "reader"):
+    for module in ("format.document", "committer", "opened", "store", "checks.tracks", "repair"):
         monkeypatch.setattr(f"norbert_store.{module}.ROWS_PER_CHUNK", ROWS)
-    for module in ("store", "verify"):
-        monkeypatch.setattr(f"norbert_store.{module}.ROWS_PER_CHUNK", ROWS, raising=False)
 
 
 @pytest.mark.usefixtures("short_blocks")
