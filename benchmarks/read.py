@@ -10,12 +10,13 @@ and nothing kept of what was decoded. What they read lands in one array of the w
 run on one thread or on two, the faster way is taken. Quick contestants are run three times in a round, slow ones once.
 
 "limit" is what can't be left out: reading, checking, decoding and looking up as many chunks as the excerpts are long,
-on two threads. A ratio is the median, over the batches that both have read, of a contestant's time and that of this
-reader with the same kind of values; "best" is the quickest batch, which a busy machine disturbs least, and "CPU" what
-all threads worked. "error" is the mean difference from the exact magnitudes, in levels of 255, which also shows that
-everyone reads the right thing; "read" is the bytes read for each byte that the excerpts' share of the format has. What
-depends on a package that is missing isn't measured. Beyond those of this library, the packages are h5py, tensorstore,
-lilcom, musdb (with ffmpeg) and torch.
+on two threads; "limit, unaligned" only decodes and looks up, but just the pieces of chunks that excerpts lie in, twice
+as many as they have chunks, and with whole blocks at both ends. A ratio is the median, over the batches that both have
+read, of a contestant's time and that of this reader with the same kind of values; "best" is the quickest batch, which
+a busy machine disturbs least, and "CPU" what all threads worked. "error" is the mean difference from the exact
+magnitudes, in levels of 255, which also shows that everyone reads the right thing; "read" is the bytes read for each
+byte that the excerpts' share of the format has. What depends on a package that is missing isn't measured. Beyond those
+of this library, the packages are h5py, tensorstore, lilcom, musdb (with ffmpeg) and torch.
 """
 
 from __future__ import annotations
@@ -153,6 +154,7 @@ class Outs(dict[str, Array]):
 def warm_up(contestant: Contestant, batch: Batch, out: Array) -> Found:
     """Run each way three times; choose the fastest."""
     seconds = {}
+    contestant.prepare(batch)
     for threads, read in contestant.ways.items():
         out[...] = 0 if out.dtype == np.uint8 else np.nan
         times = []
@@ -170,6 +172,7 @@ def warm_up(contestant: Contestant, batch: Batch, out: Array) -> Found:
 def run(found: Found, number: int, batch: Batch, out: Array) -> None:
     """Read a batch once."""
     read, scale = found.contestant.ways[found.threads], found.contestant.scale
+    found.contestant.prepare(batch)
     bytes_before, processor, started = bytes_read(), time.process_time(), time.perf_counter()
     read(batch, out)
     found.seconds[number] = scale * (time.perf_counter() - started)

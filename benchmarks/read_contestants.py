@@ -32,7 +32,8 @@ from norbert_store.errors import DamagedError
 from norbert_store.export import export
 from norbert_store.format.document import ROOT_KEY, Document, shard_key
 from norbert_store.format.shard import CHECKSUM_BYTES, ShardIndex, read_tail, tail_bytes
-from norbert_store.levels import quantize, table
+from norbert_store.jpeg.stream import BLOCK, cut
+from norbert_store.levels import LookUp, quantize, table
 from norbert_store.sources.musdb import musdb_tracks
 from norbert_store.sources.synthetic import write_musdb
 from norbert_store.stft import Stft
@@ -255,6 +256,8 @@ class Contestant:
         What a time is multiplied by, for one that reads more or less than a batch.
     frame : callable, optional
         Reads a single frame of the first target and channel: an excerpt's first.
+    prepare : callable
+        Called with each batch before the clock is started.
     """
 
     ways: dict[str, Read]
@@ -263,6 +266,7 @@ class Contestant:
     stems: int = len(TARGETS)
     scale: float = 1.0
     frame: Callable[[Excerpt], Array] | None = None
+    prepare: Callable[[Batch], None] = lambda _: None
 
 
 def one_by_one(read: Callable[[Excerpt, Array], object], most: int | None = None) -> dict[str, Read]:
@@ -332,6 +336,51 @@ def limit(data: Data, gives: str = "magnitude") -> Contestant:
 
     scale = data.frames / (count * chunk_frames)
     return Contestant({str(THREADS): read}, "nothing", data.store, scale=scale)
+
+
+class Piece(NamedTuple):
+    """Rows of blocks of one chunk, cut out; where the wanted rows begin in them, and how many there are."""
+
+    jpeg: bytes
+    blocks: int
+    first: int
+    rows: int
+
+
+def limit_unaligned(data: Data, gives: str = "magnitude") -> Contestant:
+    """Decode and look up the pieces that the excerpts lie in; reading, checking and cutting isn't timed."""
+    frames, tracks = data.document.layout.chunk_frames, list(data.db)
+    out = np.zeros(data.shape("magnitude"), np.float32 if gives == "magnitude" else np.uint8)
+    scratches = [np.zeros((frames, data.bins), np.uint8) for _ in range(THREADS)]
+    look_up = LookUp(table(data.document.layout.curve) if gives == "magnitude" else np.arange(256, dtype=np.uint8))
+    tasks: list[tuple[Piece, Array]] = []
+
+    def prepare(batch: Batch) -> None:
+        tasks.clear()
+        for excerpt, whole in zip(batch.excerpts, out, strict=True):
+            for (i, target), (j, channel) in itertools.product(enumerate(TARGETS), enumerate(data.db.channels)):
+                begin, end = excerpt.start, excerpt.start + data.frames
+                while begin < end:
+                    chunk, first = divmod(begin, frames)
+                    rows = min(end - begin, frames - first)
+                    low, high = first // BLOCK, -(-(first + rows) // BLOCK)
+                    jpeg = cut(tracks[excerpt.track].jpeg(target, channel, chunk), low, high)
+                    piece = Piece(jpeg, high - low, first - low * BLOCK, rows)
+                    tasks.append((piece, whole[i, j, begin - excerpt.start :][:rows]))
+                    begin += rows
+
+    def read(_: Batch, __: Array) -> None:
+        queue = iter(tasks)
+
+        def work(scratch: Array) -> None:
+            for piece, place in queue:
+                jpeg8_decode(piece.jpeg, out=scratch[: piece.blocks * BLOCK])
+                look_up(scratch[piece.first : piece.first + piece.rows], place)
+
+        for _ in POOL.map(work, scratches):
+            pass
+
+    return Contestant({str(THREADS): read}, "nothing", data.store, prepare=prepare)
 
 
 def this_reader(data: Data, gives: str = "magnitude") -> Contestant:
@@ -679,6 +728,8 @@ def entrants(stem_mp4: Path | None) -> dict[str, Callable[[Data], Contestant]]:
         "limit": limit,
         "this reader": this_reader,
         "limit, levels": partial(limit, gives="levels"),
+        "limit, unaligned": limit_unaligned,
+        "limit, unaligned levels": partial(limit_unaligned, gives="levels"),
         "this reader, levels": partial(this_reader, gives="levels"),
         "this reader, decibel": partial(this_reader, gives="decibel"),
         "this reader, new array": this_reader_fresh,
