@@ -8,16 +8,19 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from typing import Any, TypeVar
 
 from norbert_store.errors import WorkerError
 
 MOST_DEATHS = 3
+
+# a process for each processor: matrix products on several threads would get into each other's way
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
 
 _Result = TypeVar("_Result")
 
@@ -38,13 +41,8 @@ class _Processes(ProcessPoolExecutor):
 
     def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
         """Start a process if need be: with interrupts blocked, as it inherits, until it can ignore them."""
-        if not hasattr(signal, "pthread_sigmask"):
+        with _environment(_ONE_THREAD), _interrupts_blocked():
             return self._remember(super().submit(*arguments, **options))
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            return self._remember(super().submit(*arguments, **options))
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _remember(self, call: Future[Any]) -> Future[Any]:
         self._calls.add(call)
@@ -58,6 +56,30 @@ class _Processes(ProcessPoolExecutor):
             for process in list((self._processes or {}).values()):
                 process.terminate()
         super().shutdown(wait, cancel_futures=cancel_futures)
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set what processes inherit that are started meanwhile, unless it is set."""
+    new = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def in_order(

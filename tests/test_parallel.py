@@ -422,3 +422,13 @@ def test_client_of_dask_that_is_closed_is_an_error(steps):
         client.close()
         with pytest.raises(WorkerError, match="task 2 of 3 was given up.*scheduler"):
             next(results)
+
+
+def test_processes_of_a_pool_leave_processors_to_each_other(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    with process_pool(1) as pool:
+        assert pool.submit(os.getenv, "OPENBLAS_NUM_THREADS").result() == "1"
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    with process_pool(1) as pool:
+        assert pool.submit(os.getenv, "OPENBLAS_NUM_THREADS").result() == "3"
