@@ -3,7 +3,7 @@
     python benchmarks/export.py MUSDB [--rounds 5] [--workers 2]
 
 MUSDB is a folder in either layout of MUSDB18. The bare work is what can't be left out: reading the audio of all stems,
-FFT and magnitudes, quantising, and Pillow's encoding of every chunk, in a plain loop that keeps nothing. It is timed in
+FFT and magnitudes, and the encoding of every chunk, in a plain loop that keeps nothing. It is timed in
 this process, as are the exports; a pool's processes are started before the clock is. All are run in turn, in each of
 several rounds; printed are medians, and medians of the ratios within a round.
 """
@@ -22,40 +22,54 @@ from pathlib import Path
 import numpy as np
 
 import norbert_store
-from norbert_store.jpeg.encoder import DEFAULT_QUALITY, encode, quantisation_table
-from norbert_store.levels import PowerCurve, to_levels
+from norbert_store.encoding import chunk_encoder
+from norbert_store.format.document import Document
 from norbert_store.parallel import process_pool
 from norbert_store.sources.musdb import TARGETS, musdb_tracks
 from norbert_store.stems import blocks_of_stems
 from norbert_store.stft import StftStream
-from norbert_store.transform import LinearBins
-
-CHUNK_FRAMES = 256
-BANDWIDTH = 16000.0
+from norbert_store.transform import StoredTransform
+from norbert_store.writer import new_document
 
 
 def bare_work(root: Path) -> float:
     """Read, transform and encode everything; return the length of the music, seconds."""
-    curve, table = PowerCurve(), quantisation_table(DEFAULT_QUALITY)
     samples = rate = 0
     for track in musdb_tracks(root):
         rate = track.info().rate
-        stored = LinearBins(norbert_store.TF(rate=rate), BANDWIDTH)
-        streams = {target: StftStream(stored.stft, 2, np.float32, CHUNK_FRAMES) for target in TARGETS}
+        document, transform = new_document(targets=TARGETS, rate=rate)
+        stems = {target: Stem(document, transform) for target in TARGETS}
         for target, block in blocks_of_stems(track.stems(rate, TARGETS), TARGETS, rate):
-            for spectrum in streams[target].push(block):
-                encode_chunk(stored.reduce(np.abs(spectrum)), curve, table)
-        for stream in streams.values():
-            for spectrum in stream.finish():
-                encode_chunk(stored.reduce(np.abs(spectrum)), curve, table)
-        samples += max(stream.samples for stream in streams.values())
+            stems[target].push(block)
+        for stem in stems.values():
+            stem.finish()
+        samples += max(stem.stream.samples for stem in stems.values())
     return samples / rate
 
 
-def encode_chunk(magnitude: np.ndarray, curve: PowerCurve, table: np.ndarray) -> None:
-    """Encode each channel of magnitudes (frames, channels, bins)."""
-    for channel in range(magnitude.shape[1]):
-        encode(to_levels(curve.compress(magnitude[:, channel])), table)
+class Stem:
+    """Samples to JPEGs, which nobody keeps."""
+
+    def __init__(self, document: Document, transform: StoredTransform) -> None:
+        self.transform = transform
+        self.stream = StftStream(transform.stft, len(document.channels), np.float32, document.layout.chunk_frames)
+        self.encoder = chunk_encoder(document, transform)
+
+    def push(self, block: np.ndarray) -> None:
+        """Take samples (samples, channels)."""
+        for spectrum in self.stream.push(block):
+            self.encode(spectrum)
+
+    def finish(self) -> None:
+        """Take it that there are no more."""
+        for spectrum in self.stream.finish():
+            self.encode(spectrum)
+        self.encoder.finish()
+
+    def encode(self, spectrum: np.ndarray) -> None:
+        """Encode a chunk (frames, channels, bins)."""
+        magnitude = self.transform.reduce(np.abs(spectrum))
+        self.encoder.push(magnitude, spectrum[..., : magnitude.shape[-1]])
 
 
 def start(executor: Executor, workers: int) -> None:

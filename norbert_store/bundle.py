@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from norbert_store.encoding import ChunkEncoder, Encoding
 from norbert_store.errors import AudioError, MagnitudeError, NorbertStoreError
 from norbert_store.format.document import Document, shard_key
 from norbert_store.format.shard import ChunkPlace, pack, with_checksum
-from norbert_store.jpeg.encoder import DEFAULT_QUALITY, encode, quantisation_table
-from norbert_store.jpeg.stream import BLOCK
-from norbert_store.levels import TOLERANCE, as_floats, check_magnitude, round_up, to_levels
+from norbert_store.jpeg.encoder import DEFAULT_QUALITY, quantisation_table
+from norbert_store.levels import TOLERANCE, as_floats, check_magnitude, round_up
 from norbert_store.stems import Stems, blocks_of_stems
 from norbert_store.stft import StftStream
 from norbert_store.storage import Storage
@@ -85,6 +85,7 @@ class Bundle:
         self.next_chunk = first_chunk
         self.end_chunk = end_chunk
         self.table = quantisation_table(document.encoder.get("quality", DEFAULT_QUALITY))
+        self.encoding = Encoding(document, transform)
         self._storage = storage
         self._open = {target: _OpenShard() for target in document.targets}
         self._written_by_track: list[str] = []
@@ -173,7 +174,9 @@ class TrackEncoder:
         self._bundle = bundle
         self._document = bundle.document
         self._streams: dict[str, StftStream] = {}
+        self._encoders: dict[str, ChunkEncoder] = {}
         self._frames: dict[str, int] = {}
+        self._chunks: dict[str, int] = {}  # that were put
         self._too_large: dict[str, float] = {}
 
     @property
@@ -206,7 +209,7 @@ class TrackEncoder:
         if target not in self._streams:
             stft, frames = self._bundle.transform.stft, self._document.layout.chunk_frames
             self._streams[target] = StftStream(stft, channels, np.float32, frames)
-            self._frames[target] = 0
+            self._begin(target)
         for spectrum in self._streams[target].push(block):
             self._encode_spectrum(target, spectrum)
 
@@ -230,11 +233,13 @@ class TrackEncoder:
         for target, stream in self._streams.items():
             for spectrum in stream.finish():
                 self._encode_spectrum(target, spectrum)
+            self._end(target)
         self._check_reference()
         return samples
 
     def _encode_spectrum(self, target: str, spectrum: NDArray[Any]) -> None:
-        self._encode(target, self._bundle.transform.reduce(np.abs(spectrum)))
+        magnitude = self._bundle.transform.reduce(np.abs(spectrum))
+        self._encode(target, magnitude, spectrum[..., : magnitude.shape[-1]])
 
     # ---- from magnitudes
 
@@ -255,10 +260,11 @@ class TrackEncoder:
             )
         if not hasattr(magnitude, "__getitem__") or isinstance(magnitude, list | tuple):
             magnitude = np.asarray(magnitude)
-        self._frames[target] = 0
+        self._begin(target)
         for start in range(0, shape[1], layout.chunk_frames):
             block = np.asarray(magnitude[:, start : start + layout.chunk_frames])
             self._encode(target, np.moveaxis(as_floats(block), 0, 1))
+        self._end(target)
 
     def finish_magnitude(self) -> int:
         """Return the number of frames.
@@ -276,27 +282,34 @@ class TrackEncoder:
 
     # ---- both
 
-    def _encode(self, target: str, magnitude: NDArray[Any]) -> None:
-        """Encode the next chunk of all channels: magnitudes (frames, channels, bins)."""
-        layout = self._document.layout
-        chunk = self._bundle.next_chunk + self._frames[target] // layout.chunk_frames
-        frames = len(magnitude)
-        self._frames[target] += frames
+    def _begin(self, target: str) -> None:
+        self._encoders[target] = self._bundle.encoding.stem()
+        self._frames[target] = self._chunks[target] = 0
+
+    def _encode(self, target: str, magnitude: NDArray[Any], spectrum: NDArray[Any] | None = None) -> None:
+        """Encode the next chunk of all channels: magnitudes (frames, channels, bins), and the spectrum behind them."""
+        self._frames[target] += len(magnitude)
         try:
             check_magnitude(magnitude)
         except MagnitudeError as error:
             raise MagnitudeError(f"target {target!r}: {error}") from None
         highest = float(magnitude.max())
-        if highest > layout.curve.reference * (1 + TOLERANCE) or self._too_large:
+        if highest > self._document.layout.curve.reference * (1 + TOLERANCE) or self._too_large:
             # nothing more is written, but the rest is looked through, to tell which reference the whole track needs
             self._too_large[target] = max(highest, self._too_large.get(target, 0))
             return
-        image = np.zeros((layout.chunk_frames, layout.bins), np.uint8)
-        for channel in range(magnitude.shape[1]):
-            image[:frames] = to_levels(layout.curve.compress(magnitude[:, channel]))
-            # an edge within a block would cost bytes, and ring into the last frames
-            image[frames : -(-frames // BLOCK) * BLOCK] = image[frames - 1]
-            self._bundle.put(target, channel, chunk, encode(image, self._bundle.table))
+        self._put(target, self._encoders[target].push(magnitude, spectrum))
+
+    def _end(self, target: str) -> None:
+        if not self._too_large:
+            self._put(target, self._encoders[target].finish())
+
+    def _put(self, target: str, chunks: list[list[bytes]]) -> None:
+        for jpegs in chunks:
+            chunk = self._bundle.next_chunk + self._chunks[target]
+            for channel, jpeg in enumerate(jpegs):
+                self._bundle.put(target, channel, chunk, jpeg)
+            self._chunks[target] += 1
 
     def _check_reference(self) -> None:
         if self._too_large:

@@ -20,7 +20,8 @@ from norbert_store.version import __version__
 if TYPE_CHECKING:
     from norbert_store.store import Track
 
-_QUALITY_HELP = "From 0 to 100; ten points more halve the coarsest error, for 1.6 to 2 times the bytes."
+_QUALITY_HELP = "From 0 to 100: what is heard of the loss. Ten points more halve the error."
+_EFFORT_HELP = "From 0 to 4: how long to search for fewer bytes at that quality. 0 asks no ear."
 
 
 def main() -> None:
@@ -78,6 +79,7 @@ def _export_options(command: Any) -> Any:
             click.argument("root", type=click.Path(path_type=Path)),
             click.argument("out"),
             click.option("--quality", default=80.0, show_default=True, help=_QUALITY_HELP),
+            click.option("--effort", default=3, show_default=True, help=_EFFORT_HELP),
             click.option("--bandwidth", default=16000.0, show_default=True, help="Highest frequency kept, Hz."),
             click.option("--n-fft", default=2048, show_default=True, help="Samples in a frame."),
             click.option("--hop", type=int, help="Samples from a frame to the next.  [default: half a frame]"),

@@ -81,7 +81,7 @@ class PowerCurve(Curve):
     """
 
     name: ClassVar[str] = "power"
-    exponent: float = 0.35
+    exponent: float = 0.3
 
     def __post_init__(self) -> None:
         super().__post_init__()

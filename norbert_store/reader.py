@@ -182,10 +182,7 @@ class Reader(ChunkReader):
         for few in _groups(frames, at_a_time * size):
             groups = [few]
             if not _are_neighbours(frames[few]):
-                groups = [
-                    slice(few.start + one.start, few.start + one.stop)
-                    for one in _groups(frames[few], size)
-                ]
+                groups = [slice(few.start + one.start, few.start + one.stop) for one in _groups(frames[few], size)]
             for where in groups:
                 some = frames[where]
                 yield int(some[0]), where, None if _are_neighbours(some) else some - some[0]

@@ -18,7 +18,7 @@ from norbert_store.committer import Committer, Row
 from norbert_store.errors import MagnitudeError, NorbertStoreError, TrackError
 from norbert_store.format.document import SHARD_CHUNKS, Document, Layout
 from norbert_store.format.table import Column, Label, check_text
-from norbert_store.jpeg.encoder import DEFAULT_QUALITY, check_quality
+from norbert_store.jpeg.encoder import DEFAULT_EFFORT, DEFAULT_QUALITY, check_effort, check_quality
 from norbert_store.jpeg.stream import BLOCK, LARGEST_SIDE
 from norbert_store.levels import Curve, PowerCurve
 from norbert_store.stems import Stems, check_target
@@ -49,6 +49,7 @@ def create(
     reference: float | None = None,
     curve: Curve | None = None,
     quality: float = DEFAULT_QUALITY,
+    effort: int = DEFAULT_EFFORT,
     chunk_frames: int | None = None,
     shard_chunks: int = SHARD_CHUNKS,
     bundle_tracks: int = 1,
@@ -77,7 +78,10 @@ def create(
     curve : Curve, optional
         Between magnitudes and levels; ``PowerCurve()`` if left out.
     quality : float
-        From 0 to 100, see `norbert_store.jpeg.encoder`.
+        From 0 to 100: what is heard of the loss, the same on every track. Ten points less double the error.
+    effort : int
+        How long to search for fewer bytes at that quality, from 0 to 4; see `norbert_store.encoding`. 0 asks no ear,
+        and bounds the error of every block instead, for data that isn't for listening.
     chunk_frames : int, optional
         Frames in a chunk, a multiple of 8; if left out, what gives about 190,000 pixels.
     shard_chunks : int
@@ -123,6 +127,7 @@ def create(
         reference=reference,
         curve=curve,
         quality=quality,
+        effort=effort,
         chunk_frames=chunk_frames,
         shard_chunks=shard_chunks,
         title=title,
@@ -185,6 +190,7 @@ def new_document(
     reference: float | None = None,
     curve: Curve | None = None,
     quality: float = DEFAULT_QUALITY,
+    effort: int = DEFAULT_EFFORT,
     chunk_frames: int | None = None,
     shard_chunks: int = SHARD_CHUNKS,
     title: str = "",
@@ -223,7 +229,7 @@ def new_document(
         channels=channel_labels,
         transform=stored.config,
         layout=layout,
-        encoder={"quality": check_quality(quality)},
+        encoder={"quality": check_quality(quality), "effort": check_effort(effort)},
         about={key: check_text(key, text) for key, text in about.items() if text},
     )
     return document, stored

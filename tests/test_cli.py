@@ -29,7 +29,7 @@ COMMANDS = {
     "": ["demo", "export", "info", "plot", "reconstruct", "repair", "verify", "--version"],
     "demo": ["[OUT]", "--tracks", "--seconds"],
     "export": ["folder", "musdb"],
-    "export musdb": ["ROOT OUT", "--quality", "--bandwidth", "--n-fft", "--hop", "--n-mels", "--skip-broken"],
+    "export musdb": ["ROOT OUT", "--quality", "--effort", "--bandwidth", "--n-fft", "--n-mels", "--skip-broken"],
     "export folder": ["ROOT OUT", "--reference", "--title", "--skip-broken"],
     "info": ["STORE [TRACK]"],
     "verify": ["STORE", "status 1", "--quick", "--workers"],
@@ -480,7 +480,7 @@ def test_ctrl_c_ends_an_export_without_a_traceback_and_leaves_a_whole_store(tmp_
         (tmp_path / "music" / f"{i:04d}.wav").symlink_to(tmp_path / "x.wav")
     store = tmp_path / "x.zarr"
     with subprocess.Popen(
-        [script(), "export", "folder", str(tmp_path / "music"), str(store)],
+        [script(), "export", "folder", str(tmp_path / "music"), str(store), "--effort", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -517,7 +517,7 @@ def music(tmp_path, monkeypatch):
     return tmp_path / "x.zarr"
 
 
-EXPORT = ("export", "folder", "music", "x.zarr", "--n-fft", "512")
+EXPORT = ("export", "folder", "music", "x.zarr", "--n-fft", "512", "--effort", "0")
 
 
 def wait_for(condition):
@@ -581,7 +581,7 @@ def test_resume_of_what_is_finished_and_of_nothing(run, here):
 
 def test_resume_errors(fails, run, here):
     run("export", "musdb", "musdb", "new.zarr")
-    assert "was begun with the encoder {'quality': 80.0}; it can't go on with {'quality': 70.0}" in fails(
+    assert "was begun with the encoder {'quality': 80.0, 'effort': 3}; it can't go on with {'quality': 70.0, " in fails(
         "export", "musdb", "musdb", "new.zarr", "--resume", "--quality", "70"
     )
     (here / "folder" / "track").mkdir(parents=True)
@@ -639,7 +639,7 @@ FULL = """
 import resource, sys
 from norbert_store.cli import main
 
-resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # between tracks of 1 s and 5 s
 main()
 """
 
@@ -652,7 +652,7 @@ def test_full_disk_is_an_error_of_one_line_and_the_export_can_go_on(run, here, w
     for name, seconds in (("a", 1), ("b", 1), ("c", 5), ("d", 1)):
         audio = soundfile.read("long.wav")[0][: seconds * 8000]
         soundfile.write(here / "music" / f"{name}.wav", audio, 8000)
-    command = ("export", "folder", "music", "full.zarr", "--n-fft", "512")
+    command = ("export", "folder", "music", "full.zarr", "--n-fft", "512", "--effort", "0")
     done = subprocess.run(
         [sys.executable, "-c", FULL, *command, "--workers", workers], capture_output=True, text=True, encoding="utf-8"
     )

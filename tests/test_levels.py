@@ -137,7 +137,7 @@ def test_config_of_numpy_numbers_is_plain_json():
 
 
 def test_config_without_parameters_takes_the_defaults():
-    assert curve_from_config({}) == PowerCurve(reference=1.0, exponent=0.35)
+    assert curve_from_config({}) == PowerCurve(reference=1.0, exponent=0.3)
     assert curve_from_config({"curve": "log"}) == LogCurve(reference=1.0, range_decibel=80.0)
 
 

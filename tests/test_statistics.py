@@ -78,7 +78,7 @@ def test_shape_and_names(small):
     ("values", "function", "read"),
     [
         ("levels", lambda levels: levels, "levels"),
-        ("decibel", lambda m: 20 * np.log10(np.maximum(m, np.float32((1 / 255) ** (1 / 0.35)))), "magnitude"),
+        ("decibel", lambda m: 20 * np.log10(np.maximum(m, np.float32((1 / 255) ** (1 / 0.3)))), "magnitude"),
         (np.sqrt, np.sqrt, "magnitude"),
         (lambda m: -7 + 1000 * m, lambda m: -7 + 1000 * m, "magnitude"),
     ],

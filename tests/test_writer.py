@@ -391,6 +391,7 @@ writer = norbert_store.create(
     bandwidth=3500,
     chunk_frames=16,
     shard_chunks=4,
+    effort=0,
 )
 for i in range(3):
     writer.add(f"track {i}", {"mixture": noise(i)})
@@ -793,6 +794,7 @@ def test_empty_and_new_folders_are_taken(tmp_path, options, music, name):
         ({"curve": 0.35}, "curve must be"),
         ({"curve": "power"}, "curve must be"),
         *[({"quality": quality}, "quality must be") for quality in (-1, 100.5, float("nan"), "80", None, True)],
+        *[({"effort": effort}, "effort must be") for effort in (-1, 5, 1.5, "2", None, True)],
         *[({"chunk_frames": frames}, "chunk_frames must be") for frames in (0, -8, 12, 8.0, "8", True)],
         ({"chunk_frames": 65504}, "too large for a JPEG"),
         ({"transform": TF(rate=192000, n_fft=2**18), "bandwidth": 96000}, "too large for a JPEG"),
@@ -826,8 +828,8 @@ def test_usual_parameters_are_those_of_the_format():
     document = norbert_store.create(MemoryStore(), targets=["mixture"]).document
     assert document.channels == ("left", "right")
     assert (document.layout.chunk_frames, document.layout.bins, document.layout.shard_chunks) == (256, 744, 64)
-    assert document.layout.curve == PowerCurve(reference=1.0, exponent=0.35)
-    assert document.encoder == {"quality": 80.0}
+    assert document.layout.curve == PowerCurve(reference=1.0, exponent=0.3)
+    assert document.encoder == {"quality": 80.0, "effort": 3}
     assert document.transform == {
         "name": "stft",
         "rate": 44100,

@@ -4,6 +4,9 @@
 4 at the default of 80, and twice as coarse for every ten points less, down to 20, where steps reach their largest, 255.
 The step grows along frequency and stays flat along time, for a smooth table that favours time costs the fewest bytes at
 equal error on spectrograms (``docs/format.md``).
+
+That is the whole of an encoder that only sees levels. The one that a store is written with knows more, what an ear
+makes of an error; it is `norbert_store.encoding`, and ``quality`` means what a listener hears.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from PIL import Image
 from norbert_store.jpeg.stream import BLOCK, LARGEST_SIDE, add_segment_lengths
 
 DEFAULT_QUALITY = 80.0
+DEFAULT_EFFORT = 3
+HIGHEST_EFFORT = 4
 
 
 def check_quality(quality: float) -> float:
@@ -31,6 +36,19 @@ def check_quality(quality: float) -> float:
     if isinstance(quality, bool) or not isinstance(quality, int | float | np.number) or not 0 <= quality <= 100:
         raise ValueError(f"quality must be a number from 0 to 100, found {quality!r}")
     return float(quality)
+
+
+def check_effort(effort: int) -> int:
+    """Return the effort as a plain int.
+
+    Raises
+    ------
+    ValueError
+        If it isn't a whole number from 0 to `HIGHEST_EFFORT`.
+    """
+    if isinstance(effort, bool) or not isinstance(effort, int | np.integer) or not 0 <= effort <= HIGHEST_EFFORT:
+        raise ValueError(f"effort must be a whole number from 0 to {HIGHEST_EFFORT}, found {effort!r}")
+    return int(effort)
 
 
 def quantisation_table(quality: float = DEFAULT_QUALITY) -> NDArray[np.uint8]:
@@ -51,7 +69,11 @@ def quantisation_table(quality: float = DEFAULT_QUALITY) -> NDArray[np.uint8]:
     >>> quantisation_table(80)[0]
     array([ 4,  5,  6,  7,  9, 10, 11, 12], dtype=uint8)
     """
-    step = 2 ** ((100 - check_quality(quality)) / 10)
+    return table_of_step(2 ** ((100 - check_quality(quality)) / 10))
+
+
+def table_of_step(step: float) -> NDArray[np.uint8]:
+    """Return the quantisation table (8, 8) whose smallest step is the given one, at least 1."""
     along_frequency = step * (1 + 2 * np.arange(BLOCK) / 7)
     steps = np.clip(np.rint(along_frequency), 1, 255).astype(np.uint8)
     table = np.tile(steps, (BLOCK, 1))

@@ -66,7 +66,7 @@ def test_config_names_the_curve_and_all_of_its_parameters():
         "id": "norbert_quantize",
         "curve": "power",
         "reference": 1.0,
-        "exponent": 0.35,
+        "exponent": 0.3,
         "dtype": "float32",
     }
     assert ZarrQuantize("log").to_dict()["configuration"] == {"curve": "log", "reference": 1.0, "range_decibel": 80.0}

@@ -96,7 +96,7 @@ def test_export_and_back_to_the_audio(tmp_path, monkeypatch):
     assert [track.source for track in db] == ["music/test/albums/b.flac", "music/train/a.wav"]
     for track, path in zip(db, ("music/test/albums/b.flac", "music/train/a.wav"), strict=True):
         audio = soundfile.read(path)[0]
-        assert np.sqrt(np.mean((track.to_audio("mixture") - audio) ** 2)) < 0.1 * np.sqrt(np.mean(audio**2))
+        assert np.sqrt(np.mean((track.to_audio("mixture") - audio) ** 2)) < 0.2 * np.sqrt(np.mean(audio**2))
 
 
 def test_a_broken_file_is_named(tmp_path):
