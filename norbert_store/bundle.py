@@ -18,7 +18,6 @@ from norbert_store.encoding import ChunkEncoder, Encoding
 from norbert_store.errors import AudioError, MagnitudeError, NorbertStoreError
 from norbert_store.format.document import Document, shard_key
 from norbert_store.format.shard import ChunkPlace, pack, with_checksum
-from norbert_store.jpeg.encoder import DEFAULT_QUALITY, quantisation_table
 from norbert_store.levels import TOLERANCE, as_floats, check_magnitude, round_up
 from norbert_store.stems import Stems, blocks_of_stems
 from norbert_store.stft import StftStream
@@ -84,7 +83,6 @@ class Bundle:
         self.transform = transform
         self.next_chunk = first_chunk
         self.end_chunk = end_chunk
-        self.table = quantisation_table(document.encoder.get("quality", DEFAULT_QUALITY))
         self.encoding = Encoding(document, transform)
         self._storage = storage
         self._open = {target: _OpenShard() for target in document.targets}

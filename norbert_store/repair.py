@@ -13,6 +13,7 @@ was cut off is brought to its end by the next one.
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.JpegImagePlugin import JpegImageFile
 from zarr.storage import MemoryStore
 
 from norbert_store.audio import AudioInfo, audio_info, has_stems, local_path, read_stems, stems_info
@@ -58,6 +60,8 @@ from norbert_store.verify import DROP_KEY, faults_of, verify
 OnProgress = Callable[[str, int, int], None]
 
 _SHARDS = f"{MAGNITUDE}/c/"
+# in levels, root mean square: more is another piece of music, however coarse the tables
+_LARGEST_DIFFERENCE = 32.0
 _EXPORT_AGAIN = "nothing else in the store says what it said; export the data set again"
 
 
@@ -379,7 +383,7 @@ class _Shards:
         if (found.samples, found.frames) != (track.samples, track.frames):
             raise AudioError(f"{path} has {found.samples} samples; the track has {track.samples}")
         for at, (shard, place) in wanted.items():
-            if place in shard.chunks and not _are_alike(shard.chunks[place], encoder.made[at], encoder.table):
+            if place in shard.chunks and not _are_alike(shard.chunks[place], encoder.made[at]):
                 raise AudioError(f"{path} isn't the audio any more that the rest of the track was made of")
         for at, (shard, place) in wanted.items():
             if place in shard.lost:
@@ -414,14 +418,15 @@ def _is_whole(chunk: bytes, image: NDArray[np.uint8]) -> bool:
     return True
 
 
-def _are_alike(chunk: bytes, other: bytes, table: NDArray[np.uint8]) -> bool:
+def _are_alike(chunk: bytes, other: bytes) -> bool:
     """Whether two chunks may stand for the same levels, whatever encoder wrote them."""
     if chunk == other:
         return True
-    levels = [stream.decode(without_checksum(data)).astype(np.float64) for data in (chunk, other)]
-    # either is off by half a step of the table at most, and the cosine transform keeps energies; rounding comes on top
-    most = np.sqrt(np.mean(table.astype(np.float64) ** 2)) + 1
-    return bool(np.sqrt(np.mean((levels[0] - levels[1]) ** 2)) <= most)
+    jpegs = [without_checksum(data) for data in (chunk, other)]
+    # either is off by about half a step of its table, and the cosine transform keeps energies; rounding comes on top
+    steps = max(np.sqrt(np.mean(np.square(JpegImageFile(io.BytesIO(jpeg)).quantization[0]))) for jpeg in jpegs)
+    levels = [stream.decode(jpeg).astype(np.float64) for jpeg in jpegs]
+    return bool(np.sqrt(np.mean((levels[0] - levels[1]) ** 2)) <= min(steps, _LARGEST_DIFFERENCE) + 1)
 
 
 # ---- sources
