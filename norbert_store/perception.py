@@ -59,13 +59,16 @@ class EarModel:
     def __init__(
         self, frequencies: ArrayLike, frame_rate: float, reference: float = 1.0, overlap: float = 2.0, reach: int = 1
     ) -> None:
+        # most of these matrices is zero; and a product of dense ones depends on how many threads compute it
+        from scipy.sparse import csr_array  # takes a while to import
+
         hertz = np.asarray(frequencies, dtype=float)
         edges = _edges(hertz)
         self._bands = BarkBands(lowest=_LOWEST, highest=float(np.clip(edges[-1], 2 * _LOWEST, _HIGHEST)))
         # what lies beyond the bands is heard like what lies at their ends, rather than not at all
         audible = np.clip(hertz, self._bands.centre[0], self._bands.centre[-1])
         gain = 10 ** ((PLAYBACK_LEVEL + ear_weighting(audible)) / 10) / (_SINE * reference) ** 2
-        self._energy = (gain[:, np.newaxis] * _shares(edges, self._bands)).astype(np.float32)
+        self._energy = csr_array((gain[:, np.newaxis] * _shares(edges, self._bands)).T.astype(np.float32))
         of_bins = _shares(edges, self._bands)
         lost = np.maximum(1 - of_bins.sum(axis=1), 0)
         of_bins[:, 0] += np.where(hertz < self._bands.centre[0], lost, 0)
@@ -73,7 +76,7 @@ class EarModel:
         offset = 10 ** (self._bands.mask_offset / 10)
         # a frame counts for the time that it stands for, and shares its samples with those that overlap it
         share = _USUAL_FRAME_RATE / frame_rate * 2 / overlap
-        self._sensitivity = (gain[:, np.newaxis] * of_bins * (offset * share / _BANDS)).T.astype(np.float32)
+        self._sensitivity = csr_array((gain[:, np.newaxis] * of_bins * (offset * share / _BANDS)).astype(np.float32))
         self._reach = reach
 
     @property
@@ -83,7 +86,8 @@ class EarModel:
 
     def excitation(self, magnitude: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Energy (frames, bands) of what magnitudes (frames, bins) excite, the ear's own noise included."""
-        energy = (magnitude * magnitude).astype(np.float32, copy=False) @ self._energy
+        power = (magnitude * magnitude).astype(np.float32, copy=False)
+        energy = np.ascontiguousarray((self._energy @ power.T).T)
         excitation = self._bands.spread(energy + self._bands.noise.astype(np.float32))
         return excitation.astype(np.float32, copy=False)
 
@@ -104,7 +108,7 @@ class EarModel:
         neighbours = hidden.copy()
         neighbours[self._reach :] += np.float32(_LEAKAGE) * hidden[: -self._reach]
         neighbours[: -self._reach] += np.float32(_LEAKAGE) * hidden[self._reach :]
-        return np.asarray(neighbours @ self._sensitivity, np.float32)
+        return np.ascontiguousarray((self._sensitivity @ neighbours.T).T, np.float32)
 
 
 def _edges(hertz: NDArray[np.float64]) -> NDArray[np.float64]:

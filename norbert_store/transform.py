@@ -273,8 +273,12 @@ class MelBands(_OfStft):
         }
 
     def reduce(self, magnitude: Magnitude) -> Magnitude:
-        means = self._filters / self._filters.sum(axis=1, keepdims=True)
-        return magnitude @ means.T.astype(magnitude.dtype)
+        # of dense matrices, the product would depend on how many threads compute it, and so would what is stored
+        from scipy.sparse import csr_array  # takes a while to import
+
+        means = csr_array((self._filters / self._filters.sum(axis=1, keepdims=True)).astype(magnitude.dtype))
+        rows = magnitude.reshape(-1, magnitude.shape[-1])
+        return np.ascontiguousarray((means @ rows.T).T).reshape(*magnitude.shape[:-1], self.n_mels)
 
     def extend(self, stored: Magnitude) -> Magnitude:
         """Spread bands over bins: each bin takes the mean of the bands that cover it, weighted by their triangles.
