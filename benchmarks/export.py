@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import norbert_store
-from norbert_store.encoding import chunk_encoder
+from norbert_store.encoding import Encoding
 from norbert_store.format.document import Document
 from norbert_store.parallel import process_pool
 from norbert_store.sources.musdb import TARGETS, musdb_tracks
@@ -38,7 +38,8 @@ def bare_work(root: Path) -> float:
     for track in musdb_tracks(root):
         rate = track.info().rate
         document, transform = new_document(targets=TARGETS, rate=rate)
-        stems = {target: Stem(document, transform) for target in TARGETS}
+        encoding = Encoding(document, transform)
+        stems = {target: Stem(document, transform, encoding) for target in TARGETS}
         for target, block in blocks_of_stems(track.stems(rate, TARGETS), TARGETS, rate):
             stems[target].push(block)
         for stem in stems.values():
@@ -50,10 +51,10 @@ def bare_work(root: Path) -> float:
 class Stem:
     """Samples to JPEGs, which nobody keeps."""
 
-    def __init__(self, document: Document, transform: StoredTransform) -> None:
+    def __init__(self, document: Document, transform: StoredTransform, encoding: Encoding) -> None:
         self.transform = transform
         self.stream = StftStream(transform.stft, len(document.channels), np.float32, document.layout.chunk_frames)
-        self.encoder = chunk_encoder(document, transform)
+        self.encoder = encoding.stem()
 
     def push(self, block: np.ndarray) -> None:
         """Take samples (samples, channels)."""
