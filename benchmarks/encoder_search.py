@@ -14,21 +14,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
 from norbert_store import encoding, perception
-from norbert_store.jpeg import stream
-from norbert_store.levels import PowerCurve, table
-from norbert_store.quality.peaq import Reference
-from norbert_store.stft import Stft, StftStream
-from norbert_store.writer import new_document
+from norbert_store.levels import PowerCurve
+from norbert_store.quality.experiment import Original, through_store
 
 # Each constant, and what is tried.
 CONSTANTS: dict[tuple[ModuleType, str], Sequence[Any]] = {
@@ -41,57 +36,26 @@ CONSTANTS: dict[tuple[ModuleType, str], Sequence[Any]] = {
 EXPONENTS = (0.25, 0.3, 0.35, 0.4)
 
 
-@dataclass
-class Excerpt:
-    """What is encoded, and the reference for its grade."""
-
-    name: str
-    audio: NDArray[np.float32]
-    rate: int
-    reference: Reference
-
-    @classmethod
-    def read(cls, path: Path, seconds: float) -> Excerpt:
-        """Read from the middle of a file."""
-        info = soundfile.info(path)
-        frames = min(info.frames, round(seconds * info.samplerate))
-        start = (info.frames - frames) // 2
-        audio, rate = soundfile.read(path, frames, start, dtype="float32", always_2d=True)
-        return cls(path.parent.name, audio, rate, Reference(audio, rate))
-
-    def grade(self, quality: float, effort: int, exponent: float) -> tuple[float, float]:
-        """Encode and decode; return kB/s and ODG."""
-        stft = Stft(rate=self.rate)
-        document, transform = new_document(
-            targets=["mixture"],
-            transform=stft,
-            channels=self.audio.shape[1],
-            curve=PowerCurve(exponent=exponent),
-            quality=quality,
-            effort=effort,
-        )
-        bins, magnitudes = document.layout.bins, table(document.layout.curve)
-        encoder = encoding.Encoding(document, transform).stem()
-        frames = StftStream(stft, self.audio.shape[1], np.float32, document.layout.chunk_frames)
-        spectra = [*frames.push(self.audio), *frames.finish()]
-        chunks = [jpegs for block in spectra for jpegs in encoder.push(np.abs(block[..., :bins]), block[..., :bins])]
-        chunks += encoder.finish()
-        decoded = [np.stack([magnitudes[stream.decode(jpeg)] for jpeg in jpegs], axis=1) for jpegs in chunks]
-        spectrum = np.concatenate(spectra)
-        magnitude = np.abs(spectrum)
-        again = np.zeros_like(spectrum)
-        again[..., :bins] = np.concatenate(decoded)[: len(spectrum)]
-        again *= spectrum / np.maximum(magnitude, np.finfo(np.float32).tiny)
-        audio = stft.inverse_transform(np.moveaxis(again, 1, 2), len(self.audio))
-        once = {id(jpeg): len(jpeg) for jpegs in chunks for jpeg in jpegs}  # equal channels are stored once
-        return sum(once.values()) / 1000 / (len(audio) / self.rate), self.reference.compare(audio).odg
+def read(path: Path, seconds: float) -> Original:
+    """Prepare the middle of a file."""
+    info = soundfile.info(path)
+    frames = min(info.frames, round(seconds * info.samplerate))
+    audio, rate = soundfile.read(path, frames, (info.frames - frames) // 2, dtype="float32", always_2d=True)
+    return Original(audio, rate)
 
 
-def at_size(excerpts: Sequence[Excerpt], kilobytes: float, effort: int, exponent: float) -> tuple[float, float, float]:
+def grade(original: Original, quality: float, effort: int, exponent: float) -> tuple[float, float]:
+    """Store and read again; return kB/s and ODG."""
+    curve = PowerCurve(exponent=exponent)
+    size, magnitude = through_store(original, quality=quality, effort=effort, curve=curve)
+    return size / 1000 / original.seconds, original.score(magnitude, with_zimtohrli=False).odg
+
+
+def at_size(excerpts: Sequence[Original], kilobytes: float, effort: int, exponent: float) -> tuple[float, float, float]:
     """Mean and worst ODG at so many kB/s on average, and the quality that takes that; the same for all tracks."""
     quality, tries = 78.0, []
     for _ in range(3):
-        sizes, grades = np.array([excerpt.grade(quality, effort, exponent) for excerpt in excerpts]).T
+        sizes, grades = np.array([grade(excerpt, quality, effort, exponent) for excerpt in excerpts]).T
         tries.append((np.log(sizes.mean()), quality, grades.mean(), grades.min()))
         # ten points more take about twice the bytes; then by the last two
         slope = 14.4
@@ -134,12 +98,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     paths = sorted(arguments.root.glob("*/*/mixture.wav"))[: arguments.tracks]
-    excerpts = [Excerpt.read(path, arguments.seconds) for path in paths]
+    excerpts = [read(path, arguments.seconds) for path in paths]
     held_out = excerpts[2::3]
     searched = [excerpt for i, excerpt in enumerate(excerpts) if i % 3 != 2]
-    print("held out:", ", ".join(excerpt.name for excerpt in held_out))
+    print("held out:", ", ".join(path.parent.name for path in paths[2::3]))
 
-    def score(values: dict[tuple[ModuleType, str], Any], exponent: float, tracks: Sequence[Excerpt]) -> float:
+    def score(values: dict[tuple[ModuleType, str], Any], exponent: float, tracks: Sequence[Original]) -> float:
         with constants(values):
             mean, worst, quality = at_size(tracks, arguments.kilobytes, arguments.effort, exponent)
         told = ", ".join(f"{name[1:].lower()} {value:g}" for (_, name), value in values.items())

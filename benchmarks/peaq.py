@@ -18,11 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from scipy.signal import resample_poly
 
+from norbert_store.quality.ear import RATE, resampled
 from norbert_store.quality.peaq import Reference
 
-RATE = 48000
 SECONDS = 10
 
 
@@ -43,14 +42,15 @@ def main() -> None:
         (path,) = arguments.corpus.glob(f"*/{track}/mixture.wav")
         rate = soundfile.info(path).samplerate
         audio, _ = soundfile.read(path, frames=SECONDS * rate, always_2d=True)
-        signal = at_48_kilohertz(audio, rate)
+        signal = resampled(audio, rate).astype(np.float32)
         start = time.perf_counter()
         reference = Reference(signal, RATE)
         reference.compare(signal)
         preparing.append(time.perf_counter() - start)
         for pair in pairs:
             kind = f"{pair['distortion']} {pair['amount']}"
-            test = at_48_kilohertz(distort(audio, rate, pair["distortion"], int(pair["amount"])), rate)
+            distorted = distort(audio, rate, pair["distortion"], int(pair["amount"]))
+            test = resampled(distorted, rate).astype(np.float32)
             start = time.perf_counter()
             result = reference.compare(test)
             comparing.append(time.perf_counter() - start)
@@ -80,12 +80,6 @@ def read_pairs(path: Path) -> dict[str, list[dict[str, str]]]:
         for row in csv.DictReader(file):
             rows[row["track"]].append(row)
     return rows
-
-
-def at_48_kilohertz(audio, rate):
-    """Resample as it was done for the reference values."""
-    divisor = np.gcd(RATE, rate)
-    return resample_poly(audio, RATE // divisor, rate // divisor, axis=0).astype(np.float32)
 
 
 def print_table(errors: list[tuple[str, float, float]]) -> None:

@@ -402,14 +402,9 @@ def _of_pixels(blocks: Floats, shape: tuple[int, ...]) -> Floats:
     return np.repeat(np.repeat(blocks, BLOCK, axis=0), BLOCK, axis=1)[: shape[0], : shape[1]]
 
 
-def _whole_blocks(image: NDArray[Any]) -> NDArray[Any]:
-    """Repeat last row and column up to a whole number of blocks."""
-    return np.pad(image, [(0, -size % BLOCK) for size in image.shape], mode="edge")
-
-
 def _blocks(image: Floats) -> Floats:
     """Cut an image into blocks, (block rows, 8, block columns, 8)."""
-    whole = _whole_blocks(image)
+    whole = cosine.whole_blocks(image)
     return whole.reshape(len(whole) // BLOCK, BLOCK, -1, BLOCK)
 
 

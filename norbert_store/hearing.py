@@ -78,6 +78,15 @@ def internal_noise(frequency: ArrayLike) -> Floats:
     return 0.4 * 3.64 * (np.asarray(frequency, dtype=float) / 1000) ** -0.8
 
 
+def bin_edges(frequency: ArrayLike) -> NDArray[np.float64]:
+    """Where bins of rising frequencies, Hz, begin and end: half way to their neighbours, (bins + 1,)."""
+    hertz = np.asarray(frequency, dtype=float)
+    if len(hertz) == 1:
+        return np.array([hertz[0] / 2, hertz[0] * 1.5 + 1])
+    middle = (hertz[1:] + hertz[:-1]) / 2
+    return np.concatenate([[2 * hertz[0] - middle[0]], middle, [2 * hertz[-1] - middle[-1]]])
+
+
 @dataclass(frozen=True)
 class BarkBands:
     """Bands of equal width in Bark, side by side from a lowest to a highest frequency; the last one may be narrower.
@@ -146,7 +155,7 @@ class BarkBands:
         Parameters
         ----------
         frequency : array_like of float
-            The bins' frequencies, Hz, (bins,): evenly spaced, two at least. A bin reaches half way to its neighbours.
+            The bins' frequencies, Hz, (bins,), rising. A bin reaches half way to its neighbours, see `bin_edges`.
 
         Returns
         -------
@@ -157,10 +166,10 @@ class BarkBands:
         -----
         BS.1387-1, section 2.1.5.
         """
-        bins = np.asarray(frequency, dtype=float)[:, np.newaxis]
-        spacing = bins[1, 0] - bins[0, 0]
-        overlap = np.minimum(bins + spacing / 2, self.upper) - np.maximum(bins - spacing / 2, self.lower)
-        return np.maximum(overlap, 0) / spacing
+        edges = bin_edges(frequency)
+        lower, upper = edges[:-1, np.newaxis], edges[1:, np.newaxis]
+        overlap = np.minimum(upper, self.upper) - np.maximum(lower, self.lower)
+        return np.maximum(overlap, 0) / (upper - lower)
 
     def group(self, power: Floats, spacing: float) -> Floats:
         """Add up the powers of bins in bands: ``power @ shares``, without a product of large matrices.

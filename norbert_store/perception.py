@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from norbert_store.hearing import PLAYBACK_LEVEL, BarkBands, ear_weighting
+from norbert_store.hearing import PLAYBACK_LEVEL, BarkBands, bin_edges, ear_weighting
 
 Weights = NDArray[np.float32]
 
@@ -63,13 +63,12 @@ class EarModel:
         from scipy.sparse import csr_array  # takes a while to import
 
         hertz = np.asarray(frequencies, dtype=float)
-        edges = _edges(hertz)
-        self._bands = BarkBands(lowest=_LOWEST, highest=float(np.clip(edges[-1], 2 * _LOWEST, _HIGHEST)))
+        self._bands = BarkBands(lowest=_LOWEST, highest=float(np.clip(bin_edges(hertz)[-1], 2 * _LOWEST, _HIGHEST)))
         # what lies beyond the bands is heard like what lies at their ends, rather than not at all
         audible = np.clip(hertz, self._bands.centre[0], self._bands.centre[-1])
         gain = 10 ** ((PLAYBACK_LEVEL + ear_weighting(audible)) / 10) / (_SINE * reference) ** 2
-        self._energy = csr_array((gain[:, np.newaxis] * _shares(edges, self._bands)).T.astype(np.float32))
-        of_bins = _shares(edges, self._bands)
+        of_bins = self._bands.shares(hertz)
+        self._energy = csr_array((gain[:, np.newaxis] * of_bins).T.astype(np.float32))
         lost = np.maximum(1 - of_bins.sum(axis=1), 0)
         of_bins[:, 0] += np.where(hertz < self._bands.centre[0], lost, 0)
         of_bins[:, -1] += np.where(hertz > self._bands.centre[0], lost, 0)
@@ -109,18 +108,3 @@ class EarModel:
         neighbours[self._reach :] += np.float32(_LEAKAGE) * hidden[: -self._reach]
         neighbours[: -self._reach] += np.float32(_LEAKAGE) * hidden[self._reach :]
         return np.ascontiguousarray((self._sensitivity @ neighbours.T).T, np.float32)
-
-
-def _edges(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where bins begin and end: half way to their neighbours, (bins + 1,)."""
-    if len(hertz) == 1:
-        return np.array([hertz[0] / 2, hertz[0] * 1.5 + 1])
-    middle = (hertz[1:] + hertz[:-1]) / 2
-    return np.concatenate([[2 * hertz[0] - middle[0]], middle, [2 * hertz[-1] - middle[-1]]])
-
-
-def _shares(edges: NDArray[np.float64], bands: BarkBands) -> NDArray[np.float64]:
-    """How much of each bin falls into each band, (bins, bands)."""
-    lower, upper = edges[:-1, np.newaxis], edges[1:, np.newaxis]
-    overlap = np.minimum(upper, bands.upper) - np.maximum(lower, bands.lower)
-    return np.maximum(overlap, 0) / (upper - lower)

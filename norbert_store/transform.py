@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -272,13 +273,18 @@ class MelBands(_OfStft):
             "scale": self.scale,
         }
 
-    def reduce(self, magnitude: Magnitude) -> Magnitude:
+    @cached_property
+    def _means(self) -> Any:
         # of dense matrices, the product would depend on how many threads compute it, and so would what is stored
         from scipy.sparse import csr_array  # takes a while to import
 
-        means = csr_array((self._filters / self._filters.sum(axis=1, keepdims=True)).astype(magnitude.dtype))
+        return csr_array(self._filters / self._filters.sum(axis=1, keepdims=True))
+
+    def reduce(self, magnitude: Magnitude) -> Magnitude:
         rows = magnitude.reshape(-1, magnitude.shape[-1])
-        return np.ascontiguousarray((means @ rows.T).T).reshape(*magnitude.shape[:-1], self.n_mels)
+        return np.ascontiguousarray((self._means.astype(magnitude.dtype) @ rows.T).T).reshape(
+            *magnitude.shape[:-1], self.n_mels
+        )
 
     def extend(self, stored: Magnitude) -> Magnitude:
         """Spread bands over bins: each bin takes the mean of the bands that cover it, weighted by their triangles.

@@ -13,6 +13,8 @@ ITU-T T.81 (1992), ISO/IEC 10918-1, A.3.3 for the transform, figure A.6 for the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -69,6 +71,14 @@ def steps_of(table: ArrayLike) -> NDArray[np.float32]:
     return steps.reshape(*steps.shape[:-2], 1, 1, SIZE)[..., ZIGZAG]
 
 
+def whole_blocks(image: NDArray[Any]) -> NDArray[Any]:
+    """Repeat last row and column of images (..., rows, columns) up to a whole number of blocks."""
+    *several, rows, columns = image.shape
+    if rows % BLOCK == 0 and columns % BLOCK == 0:
+        return image
+    return np.pad(image, [(0, 0)] * len(several) + [(0, -rows % BLOCK), (0, -columns % BLOCK)], mode="edge")
+
+
 def forward(image: NDArray[np.floating]) -> NDArray[np.float32]:
     """Transform images into coefficients.
 
@@ -88,11 +98,8 @@ def forward(image: NDArray[np.floating]) -> NDArray[np.float32]:
     >>> forward(np.full((8, 16), 130.0))[..., 0]
     array([[16., 16.]], dtype=float32)
     """
+    image = whole_blocks(image)
     *several, rows, columns = image.shape
-    if rows % BLOCK or columns % BLOCK:
-        margins = [(0, 0)] * len(several) + [(0, -rows % BLOCK), (0, -columns % BLOCK)]
-        image = np.pad(image, margins, mode="edge")
-        *_, rows, columns = image.shape
     blocks = image.reshape(*several, rows // BLOCK, BLOCK, columns // BLOCK, BLOCK).swapaxes(-3, -2)
     pixels = np.ascontiguousarray(blocks, np.float32).reshape(-1, SIZE)
     coefficients = _product(pixels, _BASIS)

@@ -16,6 +16,7 @@ patterns
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -59,6 +60,19 @@ def _weighting() -> Floats:
     weighting = np.zeros(BINS)
     weighting[1:] = 10 ** (ear_weighting(np.arange(1, BINS) * _SPACING) / 10)
     return weighting
+
+
+def resampled(audio: Floats, rate: int) -> Floats:
+    """Audio (samples, channels) at a rate to 48 kHz, float64; as it is where that is its rate."""
+    if rate == RATE:
+        return audio
+    from scipy.signal import resample_poly  # a second to import, and not needed at 48 kHz
+
+    divisor = math.gcd(RATE, rate)
+    at_48_kilohertz: Floats = resample_poly(
+        audio.astype(np.float64, copy=False), RATE // divisor, rate // divisor, axis=0
+    )
+    return at_48_kilohertz
 
 
 def padded(samples: Floats) -> Floats:

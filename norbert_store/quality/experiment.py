@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from norbert_store.errors import AudioError
 from norbert_store.parallel import in_order
-from norbert_store.quality.ear import RATE
+from norbert_store.quality.ear import RATE, resampled
 from norbert_store.quality.peaq import Reference
 from norbert_store.stft import Audio, Stft, as_audio
 from norbert_store.transform import DEFAULT_BANDWIDTH, LinearBins
@@ -159,7 +159,7 @@ class Original:
             Whether to call zimtohrli, where it is installed; it takes four fifths of the time.
         """
         test = self.resynthesize(magnitude)
-        heard = _at_peaq_rate(test, self.rate)
+        heard = resampled(test, self.rate)
         grade = self._peaq.compare(heard)
         return Scores(
             grade.odg,
@@ -175,7 +175,7 @@ class Original:
 
     @cached_property
     def _heard(self) -> Audio:
-        return _at_peaq_rate(self._reference, self.rate)
+        return resampled(self._reference, self.rate)
 
     @cached_property
     def _peaq(self) -> Reference:
@@ -202,16 +202,6 @@ def zimtohrli(reference: Audio, test: Audio) -> float:
     ear = import_module("zimtohrli").Pyohrli()
     channels = zip(reference.astype(np.float32).T, test.astype(np.float32).T, strict=True)
     return float(np.mean([ear.distance(np.ascontiguousarray(one), np.ascontiguousarray(two)) for one, two in channels]))
-
-
-def _at_peaq_rate(audio: Audio, rate: int) -> Audio:
-    if rate == RATE:
-        return audio
-    from scipy.signal import resample_poly
-
-    divisor = math.gcd(RATE, rate)
-    resampled: Audio = resample_poly(audio.astype(np.float64), RATE // divisor, rate // divisor, axis=0)
-    return resampled
 
 
 def through_store(original: Original, **options: Any) -> tuple[int, Magnitude]:

@@ -16,7 +16,6 @@ References
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from norbert_store.errors import AudioError
-from norbert_store.quality.ear import RATE, Heard, band_energies, padded, spectra
+from norbert_store.quality.ear import Heard, band_energies, padded, resampled, spectra
 from norbert_store.quality.variables import SpectralDifferences, model_output_variables
 
 # BS.1387-1, section 6: for each variable its range, and its weights to the three hidden nodes
@@ -96,7 +95,7 @@ class Reference:
         self.rate = _check_rate(rate)
         audio = _as_audio(reference, "reference")
         self.shape = audio.shape
-        samples = padded(_resample(audio, self.rate))
+        samples = padded(np.ascontiguousarray(resampled(audio, self.rate).T))
         self._spectra = np.concatenate([spectrum for _, spectrum in spectra(samples)])
         self._heard = Heard(samples, band_energies(self._spectra**2))
 
@@ -114,7 +113,7 @@ class Reference:
                 f"the test signal has {audio.shape[0]} samples and {audio.shape[1]} channels, the reference "
                 f"{self.shape[0]} and {self.shape[1]}; expected equal shapes, aligned to the sample: cut or pad one"
             )
-        samples = padded(_resample(audio, self.rate))
+        samples = padded(np.ascontiguousarray(resampled(audio, self.rate).T))
         energies, differences = [], []
         for block, spectrum in spectra(samples):
             energies.append(band_energies(spectrum**2))
@@ -195,15 +194,3 @@ def _as_audio(values: ArrayLike, which: str) -> NDArray[np.float64]:
             f"the {which} reaches {peak:g}; expected floats of full scale 1.0: divide it by its full scale"
         )
     return array.astype(np.float64, copy=False)
-
-
-def _resample(audio: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
-    """(samples, channels) at a rate to (channels, samples) at 48 kHz."""
-    samples = np.ascontiguousarray(audio.T)
-    if rate == RATE:
-        return samples
-    # a second to import, and not needed at 48 kHz
-    from scipy.signal import resample_poly
-
-    divisor = math.gcd(RATE, rate)
-    return resample_poly(samples, RATE // divisor, rate // divisor, axis=1)
