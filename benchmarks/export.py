@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 
 import norbert_store
-from norbert_store.encoding import Encoding
-from norbert_store.format.document import Document
-from norbert_store.parallel import process_pool
-from norbert_store.sources.musdb import TARGETS, musdb_tracks
-from norbert_store.stems import blocks_of_stems
-from norbert_store.stft import StftStream
-from norbert_store.transform import StoredTransform
-from norbert_store.writer import new_document
+from norbert_store._encode.search import Encoding
+from norbert_store._export.parallel import process_pool
+from norbert_store._format.document import Document
+from norbert_store._sources.musdb import TARGETS, musdb_tracks
+from norbert_store._sources.stems import blocks_of_stems
+from norbert_store._spectra.bins import StoredTransform
+from norbert_store._spectra.stft import StftStream
+from norbert_store._writer import new_document
 
 
 def bare_work(root: Path) -> float:

@@ -25,11 +25,9 @@ from zarr.dtype import Float32, UInt8
 from zarr.storage import MemoryStore
 
 import norbert_store
-from norbert_store.chain import FORMATS, Coder, modules
-from norbert_store.codecs import Jpeg, Quantize, ZarrJpeg, ZarrQuantize
-from norbert_store.errors import DamagedError, FormatError, JpegError, NorbertStoreError
-from norbert_store.format.document import ATTRIBUTE, CHECKSUM, ROOT_KEY, Document
-from norbert_store.format.shard import (
+from norbert_store._chain import FORMATS, Coder, modules
+from norbert_store._format.document import ATTRIBUTE, CHECKSUM, ROOT_KEY, Document
+from norbert_store._format.shard import (
     ShardIndex,
     index_bytes,
     pack,
@@ -38,10 +36,12 @@ from norbert_store.format.shard import (
     with_checksum,
     without_checksum,
 )
-from norbert_store.jpeg import stream
-from norbert_store.jpeg.encoder import encode, quantisation_table
-from norbert_store.levels import curve_from_config, table
-from norbert_store.transform import transform_from_config
+from norbert_store._jpeg import stream
+from norbert_store._jpeg.encoder import encode, quantisation_table
+from norbert_store._spectra.bins import transform_from_config
+from norbert_store._spectra.levels import curve_from_config, table
+from norbert_store.codecs import Jpeg, Quantize, ZarrJpeg, ZarrQuantize
+from norbert_store.errors import DamagedError, FormatError, JpegError, NorbertStoreError
 
 CHANNELS, CHUNKS = 2, 3
 SHARD = "magnitude/c/0/0/0/0"

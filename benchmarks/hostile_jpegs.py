@@ -15,8 +15,8 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from norbert_store.jpeg import stream
-from norbert_store.jpeg.encoder import encode, quantisation_table
+from norbert_store._jpeg import stream
+from norbert_store._jpeg.encoder import encode, quantisation_table
 
 SHAPE = (24, 40)
 LEVELS = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)

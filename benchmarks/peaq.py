@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from norbert_store.quality.ear import RATE, resampled
-from norbert_store.quality.peaq import Reference
+from norbert_store.quality._ear import RATE, resampled
+from norbert_store.quality._peaq import Reference
 
 SECONDS = 10
 

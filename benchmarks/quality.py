@@ -52,13 +52,13 @@ from quality_contestants import (
 )
 from rich.progress import track as progress
 
-from norbert_store.audio import read_stem
+from norbert_store._export.parallel import process_pool
+from norbert_store._sources.files import read_stem
+from norbert_store._sources.layouts import folder_tracks
+from norbert_store._sources.musdb import musdb_tracks
+from norbert_store._sources.track import SourceTrack
 from norbert_store.errors import SourceError
-from norbert_store.parallel import process_pool
-from norbert_store.quality.experiment import Original, resumed
-from norbert_store.sources.folder import folder_tracks
-from norbert_store.sources.musdb import musdb_tracks
-from norbert_store.sources.track import SourceTrack
+from norbert_store.quality._experiment import Original, resumed
 
 STEMS = ("vocals", "drums", "bass", "other")
 MIXTURE = "mixture"

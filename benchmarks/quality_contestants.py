@@ -27,7 +27,7 @@ from PIL import Image
 
 import norbert_store
 from norbert_store import LogScaler, PowerCurve, Quantizer
-from norbert_store.quality.experiment import Original, through_store
+from norbert_store.quality._experiment import Original, through_store
 
 CHUNK_FRAMES = 256
 ZSTD_LEVEL = 19
@@ -112,7 +112,7 @@ def this_store(original: Original, quality: float, **options: Any) -> Stored:
 def norbert(original: Original, quality: float, as_in_2018: bool = False) -> Stored:
     """Norbert (2018): logarithm over 80 dB, 8 bits, a JPEG of the whole track with Pillow's own tables.
 
-    Below full scale and with both channels above each other in one grey picture, as `norbert_store.chain` has it; or
+    Below full scale and with both channels above each other in one grey picture, as `norbert_store._chain` has it; or
     below the track's peak and with the channels as red and green, as its code of 2018 did it.
     """
     scaler, quantizer = LogScaler(reference=float(original.magnitude.max()) if as_in_2018 else 1.0), Quantizer()

@@ -235,7 +235,7 @@ def measure_import(_: Path, __: float) -> dict[str, float]:
 
 def measure_open(store: Path, seconds: float) -> dict[str, float]:
     """From opening to the first excerpt, imports apart."""
-    for module in ("norbert_store.store", "norbert_store.excerpts", "norbert_store.codecs"):
+    for module in ("norbert_store._store", "norbert_store._excerpts", "norbert_store.codecs"):
         import_module(module)
     started = time.perf_counter()
     db = norbert_store.open(store)

@@ -27,17 +27,17 @@ from imagecodecs import jpeg8_decode
 from numpy.typing import NDArray
 
 import norbert_store
-from norbert_store.audio import read_stem
+from norbert_store._command.demo_music import write_musdb
+from norbert_store._export.run import export
+from norbert_store._format.document import ROOT_KEY, Document, shard_key
+from norbert_store._format.shard import CHECKSUM_BYTES, ShardIndex, read_tail, tail_bytes
+from norbert_store._jpeg.stream import BLOCK, cut
+from norbert_store._sources.files import read_stem
+from norbert_store._sources.musdb import musdb_tracks
+from norbert_store._spectra.bins import stored_transform
+from norbert_store._spectra.levels import LookUp, quantize, table
+from norbert_store._spectra.stft import Stft
 from norbert_store.errors import DamagedError
-from norbert_store.export import export
-from norbert_store.format.document import ROOT_KEY, Document, shard_key
-from norbert_store.format.shard import CHECKSUM_BYTES, ShardIndex, read_tail, tail_bytes
-from norbert_store.jpeg.stream import BLOCK, cut
-from norbert_store.levels import LookUp, quantize, table
-from norbert_store.sources.musdb import musdb_tracks
-from norbert_store.sources.synthetic import write_musdb
-from norbert_store.stft import Stft
-from norbert_store.transform import stored_transform
 
 TARGETS = ("mixture", "vocals")
 SEED = 0

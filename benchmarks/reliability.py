@@ -45,19 +45,19 @@ import numpy as np
 import xarray
 
 import norbert_store
+from norbert_store._check.verify import verify
+from norbert_store._command.demo_music import write_musdb
+from norbert_store._writer import append
 from norbert_store.errors import NorbertStoreError
-from norbert_store.sources.synthetic import write_musdb
-from norbert_store.verify import verify
-from norbert_store.writer import append
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 # commits every bundle, so that a kill finds something to lose
 EXPORT = """
-import norbert_store.committer
-from norbert_store.cli import main
+import norbert_store._write.commit
+from norbert_store._command.cli import main
 if __name__ == "__main__":
-    norbert_store.committer.COMMIT_SECONDS = 0
+    norbert_store._write.commit.COMMIT_SECONDS = 0
     main()
 """
 THREADS = 8

@@ -29,16 +29,24 @@ from typing import Any
 
 import numpy as np
 
-from norbert_store.audio import AudioInfo
-from norbert_store.format.document import ROOT_KEY, TRACK_GROUP, Document, Layout, group_document, json_bytes, shard_key
-from norbert_store.format.shard import pack, with_checksum
-from norbert_store.format.table import BASE_COLUMNS, ROWS_PER_CHUNK, Column
-from norbert_store.jpeg.encoder import encode, quantisation_table
-from norbert_store.levels import PowerCurve
-from norbert_store.plan import SHARD_CHUNKS, placement
-from norbert_store.stft import Stft
-from norbert_store.storage import Storage, encode_array
-from norbert_store.transform import stored_transform
+from norbert_store._export.plan import SHARD_CHUNKS, placement
+from norbert_store._format.document import (
+    ROOT_KEY,
+    TRACK_GROUP,
+    Document,
+    Layout,
+    group_document,
+    json_bytes,
+    shard_key,
+)
+from norbert_store._format.shard import pack, with_checksum
+from norbert_store._format.table import BASE_COLUMNS, ROWS_PER_CHUNK, Column
+from norbert_store._jpeg.encoder import encode, quantisation_table
+from norbert_store._sources.files import AudioInfo
+from norbert_store._spectra.bins import stored_transform
+from norbert_store._spectra.levels import PowerCurve
+from norbert_store._spectra.stft import Stft
+from norbert_store._storage.storage import Storage, encode_array
 
 TARGETS = ("mixture", "vocals")
 CHANNELS = ("left", "right")
@@ -259,7 +267,7 @@ def measure_groups(path: str, tracks: int) -> dict[str, float]:
 
 def import_all() -> None:
     """Import what reading needs; some of it xarray imports with its first data set."""
-    for module in ("norbert_store.codecs", "norbert_store.store", "zarr.codecs"):
+    for module in ("norbert_store.codecs", "norbert_store._store", "zarr.codecs"):
         import_module(module)
     import xarray
 

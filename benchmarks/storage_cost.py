@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 import norbert_store
-from norbert_store.audio import read_stem
-from norbert_store.export import export
-from norbert_store.sources.musdb import TARGETS, musdb_tracks
+from norbert_store._export.run import export
+from norbert_store._sources.files import read_stem
+from norbert_store._sources.musdb import TARGETS, musdb_tracks
 
 SLICES_PER_TRACK = 50
 

@@ -20,8 +20,8 @@ import xarray
 import zarr
 
 from norbert_store import Mel
+from norbert_store._spectra.bins import stored_transform
 from norbert_store.codecs import Jpeg, Quantize, ZarrJpeg, ZarrQuantize
-from norbert_store.transform import stored_transform
 
 RATE = 22050
 CHUNKS = (256, 128)

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 import norbert_store
-from norbert_store.sources.synthetic import write_musdb
+from norbert_store._command.demo_music import write_musdb
 
 Decoder = Callable[[bytes], np.ndarray]
 """From a JPEG to levels (frames, bins), uint8."""

@@ -17,8 +17,8 @@ import numpy as np
 import soundfile as sf
 
 import norbert_store as norbert
-from norbert_store.chain import modules
-from norbert_store.sources.synthetic import compose
+from norbert_store._chain import modules
+from norbert_store._command.demo_music import compose
 
 
 def encode_decode(audio_file):

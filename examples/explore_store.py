@@ -13,7 +13,7 @@ import numpy as np
 import xarray
 
 import norbert_store
-from norbert_store.sources.synthetic import write_musdb
+from norbert_store._command.demo_music import write_musdb
 
 
 def loudest_tracks(db: norbert_store.Store) -> None:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import norbert_store
-from norbert_store.sources.synthetic import write_musdb
+from norbert_store._command.demo_music import write_musdb
 
 
 def main(root: Path, out: Path) -> None:

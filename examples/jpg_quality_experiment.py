@@ -24,11 +24,11 @@ from rich.console import Console
 from rich.progress import track as progress
 from rich.table import Table
 
-from norbert_store.audio import read_stem
-from norbert_store.parallel import process_pool
-from norbert_store.quality.experiment import Original, resumed, through_store
-from norbert_store.sources.musdb import musdb_tracks
-from norbert_store.sources.synthetic import write_musdb
+from norbert_store._command.demo_music import write_musdb
+from norbert_store._export.parallel import process_pool
+from norbert_store._sources.files import read_stem
+from norbert_store._sources.musdb import musdb_tracks
+from norbert_store.quality._experiment import Original, resumed, through_store
 
 QUALITIES = [40.0, 50.0, 60.0, 70.0, 80.0, 90.0]
 NOT_ANNOYING = -1

@@ -34,10 +34,10 @@ from rich.table import Table
 
 import norbert_store
 from norbert_store import TF
-from norbert_store.audio import read_stem
+from norbert_store._command.demo_music import write_musdb
+from norbert_store._sources.files import read_stem
+from norbert_store._sources.musdb import TARGETS, musdb_tracks
 from norbert_store.filters import apply_mask, ideal_binary_mask, ideal_ratio_mask, wiener
-from norbert_store.sources.musdb import TARGETS, musdb_tracks
-from norbert_store.sources.synthetic import write_musdb
 
 METHODS = {"ibm": "ideal binary mask", "irm": "ideal ratio mask", "wiener": "Wiener filter"}
 EXACT = "exact"

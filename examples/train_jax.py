@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 import norbert_store
-from norbert_store.excerpts import Excerpts
-from norbert_store.sources.synthetic import write_musdb
+from norbert_store._command.demo_music import write_musdb
+from norbert_store._excerpts import Excerpts
 
 try:
     import grain

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 import norbert_store
-from norbert_store.excerpts import Excerpts
-from norbert_store.sources.synthetic import write_musdb
+from norbert_store._command.demo_music import write_musdb
+from norbert_store._excerpts import Excerpts
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no remarks about the processor
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

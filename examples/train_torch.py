@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 import norbert_store
-from norbert_store.excerpts import Excerpts
-from norbert_store.sources.synthetic import write_musdb
+from norbert_store._command.demo_music import write_musdb
+from norbert_store._excerpts import Excerpts
 
 try:
     import torch

@@ -8,36 +8,36 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from norbert_store.version import __version__
+from norbert_store._version import __version__
 
 if TYPE_CHECKING:
-    from norbert_store.chain import TF, BandwidthLimiter, Coder, LogScaler, PowerScaler, Quantizer
-    from norbert_store.levels import LogCurve, PowerCurve
-    from norbert_store.sources.musdb import export_musdb
-    from norbert_store.store import Store, Track
-    from norbert_store.store import open_store as open
-    from norbert_store.transform import Mel, ReadyBins
-    from norbert_store.writer import Writer, append, create
+    from norbert_store._chain import TF, BandwidthLimiter, Coder, LogScaler, PowerScaler, Quantizer
+    from norbert_store._sources.musdb import export_musdb
+    from norbert_store._spectra.bins import Mel, ReadyBins
+    from norbert_store._spectra.levels import LogCurve, PowerCurve
+    from norbert_store._store import Store, Track
+    from norbert_store._store import open_store as open
+    from norbert_store._writer import Writer, append, create
 
 # public name -> where it lives, and its name there
 _HOMES = {
-    "BandwidthLimiter": ("chain", "BandwidthLimiter"),
-    "Coder": ("chain", "Coder"),
-    "LogCurve": ("levels", "LogCurve"),
-    "LogScaler": ("chain", "LogScaler"),
-    "Mel": ("transform", "Mel"),
-    "PowerCurve": ("levels", "PowerCurve"),
-    "PowerScaler": ("chain", "PowerScaler"),
-    "Quantizer": ("chain", "Quantizer"),
-    "ReadyBins": ("transform", "ReadyBins"),
-    "Store": ("store", "Store"),
-    "TF": ("chain", "TF"),
-    "Track": ("store", "Track"),
-    "Writer": ("writer", "Writer"),
-    "append": ("writer", "append"),
-    "create": ("writer", "create"),
-    "export_musdb": ("sources.musdb", "export_musdb"),
-    "open": ("store", "open_store"),
+    "BandwidthLimiter": ("_chain", "BandwidthLimiter"),
+    "Coder": ("_chain", "Coder"),
+    "LogCurve": ("_spectra.levels", "LogCurve"),
+    "LogScaler": ("_chain", "LogScaler"),
+    "Mel": ("_spectra.bins", "Mel"),
+    "PowerCurve": ("_spectra.levels", "PowerCurve"),
+    "PowerScaler": ("_chain", "PowerScaler"),
+    "Quantizer": ("_chain", "Quantizer"),
+    "ReadyBins": ("_spectra.bins", "ReadyBins"),
+    "Store": ("_store", "Store"),
+    "TF": ("_chain", "TF"),
+    "Track": ("_store", "Track"),
+    "Writer": ("_writer", "Writer"),
+    "append": ("_writer", "append"),
+    "create": ("_writer", "create"),
+    "export_musdb": ("_sources.musdb", "export_musdb"),
+    "open": ("_store", "open_store"),
 }
 
 __all__ = [

@@ -17,12 +17,12 @@ from PIL import Image
 
 import norbert_store
 from norbert_store import TF
-from norbert_store.format.document import Document
-from norbert_store.jpeg.encoder import quantisation_table
-from norbert_store.levels import HIGHEST
-from norbert_store.stft import StftStream
-from norbert_store.storage import Storage
-from norbert_store.transform import StoredTransform
+from norbert_store._format.document import Document
+from norbert_store._jpeg.encoder import quantisation_table
+from norbert_store._spectra.bins import StoredTransform
+from norbert_store._spectra.levels import HIGHEST
+from norbert_store._spectra.stft import StftStream
+from norbert_store._storage.storage import Storage
 
 settings.register_profile("norbert_store", deadline=None, derandomize=True, database=None)
 settings.load_profile("norbert_store")

@@ -21,10 +21,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 import norbert_store as norbert
-from norbert_store.chain import Spectrogram, modules, remember
+from norbert_store._chain import Spectrogram, modules, remember
+from norbert_store._picture import FORMATS, write_picture
+from norbert_store._spectra.levels import LogCurve, PowerCurve
 from norbert_store.errors import AudioError, MagnitudeError
-from norbert_store.levels import LogCurve, PowerCurve
-from norbert_store.picture import FORMATS, write_picture
 
 LOSSLESS = [name for name in FORMATS if name != "jpg"]
 
@@ -281,7 +281,7 @@ def test_another_process_inverts_the_chain_from_the_file_alone(tmp_path):
 import sys
 import numpy as np
 import norbert_store as norbert
-from norbert_store.chain import modules
+from norbert_store._chain import modules
 
 phase = np.load("phase.npy")
 for name in sys.argv[1:]:

@@ -11,8 +11,8 @@ import xarray
 import zarr
 
 import norbert_store
+from norbert_store._check.verify import verify
 from norbert_store.errors import FormatError, StoreNotFoundError
-from norbert_store.verify import verify
 
 STORES = sorted((Path(__file__).parent / "data/stores").glob("*.zarr"))
 

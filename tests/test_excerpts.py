@@ -27,8 +27,8 @@ from PIL import Image
 from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 import norbert_store
+from norbert_store._excerpts import EpochSampler
 from norbert_store.errors import DamagedError, NameNotFoundError, StoreNotFoundError
-from norbert_store.excerpts import EpochSampler
 
 RATE = 100  # one frame every hundredth of a second
 
@@ -895,7 +895,7 @@ def test_tracks_that_are_added_change_nothing(broken):
 def test_all_that_is_damaged_in_memory_is_told_as_well(few):
     files = [path for path in few._reader.storage.folder.rglob("*") if path.is_file()]
     store = MemoryStore()
-    from norbert_store.storage import Storage
+    from norbert_store._storage.storage import Storage
 
     into = Storage(store, read_only=False)
     for path in files:

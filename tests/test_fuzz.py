@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from norbert_store._jpeg import stream
+from norbert_store._picture import read_picture
 from norbert_store.errors import JpegError
-from norbert_store.jpeg import stream
-from norbert_store.picture import read_picture
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 if not BENCHMARKS.exists():

@@ -27,7 +27,7 @@ def loaded_after(code):
         "import norbert_store",
         "import norbert_store; dir(norbert_store); norbert_store.__version__; hasattr(norbert_store, 'nonsense')",
         "import norbert_store.errors",
-        "import norbert_store.cli",
+        "import norbert_store._command.cli",
     ],
 )
 def test_import_is_light(code):

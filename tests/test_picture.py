@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from norbert_store._picture import FORMATS, read_picture, write_picture
 from norbert_store.errors import JpegError
-from norbert_store.picture import FORMATS, read_picture, write_picture
 
 LOSSLESS = [name for name in FORMATS if name != "jpg"]
 BOXES = ["jp2", "jxl", "avif"]

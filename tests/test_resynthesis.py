@@ -8,8 +8,8 @@ import soundfile
 
 import norbert_store
 from norbert_store import Mel
+from norbert_store._resynthesis import METHODS
 from norbert_store.errors import AudioError, SourceError, TrackError
-from norbert_store.resynthesis import METHODS
 
 ADDITIVE = ("wiener", "softmask", "irm")
 

@@ -11,8 +11,8 @@ import pytest
 import xarray
 
 import norbert_store
+from norbert_store._jpeg import stream
 from norbert_store.errors import DamagedError, NameNotFoundError
-from norbert_store.jpeg import stream
 
 TRACKS = 20_000
 

@@ -12,7 +12,7 @@ import zarr
 from PIL import Image
 
 import norbert_store
-from norbert_store.show import plot_track, save_plot
+from norbert_store._show import plot_track, save_plot
 
 RATE = 8000
 MARKUP = "<script>alert('x')</script> & [red]\"x\"[/red] $x$ \\$ $\\nonsense{$"

@@ -16,9 +16,9 @@ import soundfile
 import xarray
 
 import norbert_store
+from norbert_store._command.demo_music import write_musdb
+from norbert_store._spectra.bins import LinearBins, MelBands, ReadyBins
 from norbert_store.errors import AudioError, FormatError, NameNotFoundError, NorbertStoreError, SourceError
-from norbert_store.sources.synthetic import write_musdb
-from norbert_store.transform import LinearBins, MelBands, ReadyBins
 
 NAMES = ["Ann - Long", "Bob - Short", "Žofie – Ticho", "one sample"]
 
@@ -504,7 +504,7 @@ def test_source_is_found_through_links(small, tmp_path, options, music):
 
 
 def test_reading_from_many_threads_with_few_indexes_kept(small, monkeypatch):
-    monkeypatch.setattr("norbert_store.chunks._INDEX_BYTES_KEPT", 1)
+    monkeypatch.setattr("norbert_store._read.chunks._INDEX_BYTES_KEPT", 1)
     db = norbert_store.open(small.path)
     expected = small.db[0].magnitude.values
     with ThreadPoolExecutor(8) as pool:

@@ -16,7 +16,10 @@ from zarr.storage import LocalStore, MemoryStore
 
 import norbert_store
 from norbert_store import TF, LogCurve, Mel, PowerCurve, ReadyBins
-from norbert_store.bundle import Place
+from norbert_store._check.verify import verify
+from norbert_store._format.document import Document
+from norbert_store._format.shard import ShardIndex, index_bytes, tail_bytes
+from norbert_store._write.bundle import Place
 from norbert_store.errors import (
     AudioError,
     MagnitudeError,
@@ -24,9 +27,6 @@ from norbert_store.errors import (
     StoreExistsError,
     TrackError,
 )
-from norbert_store.format.document import Document
-from norbert_store.format.shard import ShardIndex, index_bytes, tail_bytes
-from norbert_store.verify import verify
 
 RATE = 8000
 
@@ -310,7 +310,7 @@ def test_bundles_that_are_not_full_wait_for_the_next_commit(create, music, reads
 
 
 def test_commit_happens_by_itself(create, music, monkeypatch):
-    monkeypatch.setattr("norbert_store.committer.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("norbert_store._write.commit.COMMIT_SECONDS", 0.0)
     with create() as writer:
         writer.add("a", music(1000, 0))
         assert norbert_store.open(writer.folder).names == ["a"]
@@ -706,9 +706,9 @@ def test_any_text_is_a_name_and_touches_nothing_else(create, tmp_path):
 
 
 def test_new_labels_reach_back_to_the_first_row_of_a_long_table(create, monkeypatch):
-    monkeypatch.setattr("norbert_store.format.document.ROWS_PER_CHUNK", 4)
-    monkeypatch.setattr("norbert_store.committer.ROWS_PER_CHUNK", 4)
-    monkeypatch.setattr("norbert_store.opened.ROWS_PER_CHUNK", 4)
+    monkeypatch.setattr("norbert_store._format.document.ROWS_PER_CHUNK", 4)
+    monkeypatch.setattr("norbert_store._write.commit.ROWS_PER_CHUNK", 4)
+    monkeypatch.setattr("norbert_store._read.snapshot.ROWS_PER_CHUNK", 4)
     with create(targets=["mixture"]) as writer:
         for i in range(11):
             labels = {"number": i, **({"late": f"from {i}", "float": i / 2} if i > 8 else {})}

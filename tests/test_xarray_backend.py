@@ -6,8 +6,8 @@ import xarray
 from zarr.storage import MemoryStore
 
 import norbert_store
+from norbert_store._xarray_backend import NorbertStoreBackend
 from norbert_store.errors import NameNotFoundError, StoreNotFoundError
-from norbert_store.xarray_backend import NorbertStoreBackend
 
 
 def open_dataset(path, **options):

@@ -9,8 +9,8 @@ Arrays are (frames, bins, channels, sources); the modules say more.
 
 from types import SimpleNamespace
 
-from norbert_store.filters.masks import apply_mask, ideal_binary_mask, ideal_ratio_mask, soft_mask, winner_mask
-from norbert_store.filters.wiener import (
+from norbert_store.filters._masks import apply_mask, ideal_binary_mask, ideal_ratio_mask, soft_mask, winner_mask
+from norbert_store.filters._wiener import (
     apply_filter,
     compress_filter,
     expectation_maximization,

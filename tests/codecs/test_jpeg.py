@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from zarr.registry import get_codec_class
 
+from norbert_store._jpeg import stream
+from norbert_store._jpeg.encoder import encode, quantisation_table
 from norbert_store.codecs import Jpeg, ZarrJpeg
-from norbert_store.codecs.jpeg import image_shape
+from norbert_store.codecs._jpeg import image_shape
 from norbert_store.errors import JpegError
-from norbert_store.jpeg import stream
-from norbert_store.jpeg.encoder import encode, quantisation_table
 
 CODECS = [Jpeg(), Jpeg(90), Jpeg(quality=67.5)]
 ZARR_CODECS = [ZarrJpeg(), ZarrJpeg(90), ZarrJpeg(quality=67.5)]

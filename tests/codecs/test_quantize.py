@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from zarr.registry import get_codec_class
 
+from norbert_store._spectra.levels import LogCurve, PowerCurve, dequantize, quantize, table
 from norbert_store.codecs import Quantize, ZarrQuantize
 from norbert_store.errors import MagnitudeError
-from norbert_store.levels import LogCurve, PowerCurve, dequantize, quantize, table
 
 CODECS = [
     Quantize(),

@@ -16,11 +16,11 @@ import xarray
 import zarr
 from zarr.core import codec_pipeline
 
+from norbert_store._jpeg import stream
+from norbert_store._jpeg.encoder import encode, quantisation_table
+from norbert_store._spectra.levels import LogCurve, PowerCurve, dequantize, quantize, table
 from norbert_store.codecs import Jpeg, Quantize, ZarrJpeg, ZarrQuantize
 from norbert_store.errors import JpegError, MagnitudeError
-from norbert_store.jpeg import stream
-from norbert_store.jpeg.encoder import encode, quantisation_table
-from norbert_store.levels import LogCurve, PowerCurve, dequantize, quantize, table
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 FORMATS = [2, 3]

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import zarr
 
+from norbert_store._jpeg.encoder import encode, quantisation_table
+from norbert_store._jpeg.stream import cut, decode, read_header
+from norbert_store._spectra.levels import LogCurve, PowerCurve, quantize, table
 from norbert_store.codecs import Jpeg, Quantize, ZarrJpeg, ZarrQuantize
-from norbert_store.jpeg.encoder import encode, quantisation_table
-from norbert_store.jpeg.stream import cut, decode, read_header
-from norbert_store.levels import LogCurve, PowerCurve, quantize, table
 
 GOLDEN = Path(__file__).parent / "golden"
 

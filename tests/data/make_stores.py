@@ -20,7 +20,7 @@ from PIL import Image
 
 import norbert_store
 from norbert_store import TF
-from norbert_store.format.document import VERSION
+from norbert_store._format.document import VERSION
 
 FOLDER = Path(__file__).parent / "stores"
 

@@ -220,7 +220,7 @@ def test_alpha_neither_overflows_nor_underflows(level):
 def test_the_size_of_blocks_does_not_matter(monkeypatch, block):
     v, x = song((13, 17, 2, 3))
     y, model = wiener(v, x, 2), expectation_maximization(softmask(v, x), x, 2)
-    monkeypatch.setattr(sys.modules["norbert_store.filters.wiener"], "BLOCK", block)
+    monkeypatch.setattr(sys.modules["norbert_store.filters._wiener"], "BLOCK", block)
     assert_close(wiener(v, x, 2), y, 1e-12)
     for found, expected in zip(expectation_maximization(softmask(v, x), x, 2), model, strict=True):
         assert_close(found, expected, 1e-12)

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from norbert_store._format.document import Document, Layout
+from norbert_store._format.table import label_column
+from norbert_store._spectra.levels import LogCurve, PowerCurve
+from norbert_store._version import __version__
 from norbert_store.errors import FormatError
-from norbert_store.format.document import Document, Layout
-from norbert_store.format.table import label_column
-from norbert_store.levels import LogCurve, PowerCurve
-from norbert_store.version import __version__
 
 DOCUMENT = Document(
     targets=("mixture", "vocals"),

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from norbert_store.errors import DamagedError
-from norbert_store.format.shard import (
+from norbert_store._format.shard import (
     PLACE_BYTES,
     ShardIndex,
     check_place,
@@ -16,6 +15,7 @@ from norbert_store.format.shard import (
     with_checksum,
     without_checksum,
 )
+from norbert_store.errors import DamagedError
 
 MISSING = 2**64 - 1
 

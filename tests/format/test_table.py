@@ -6,8 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from norbert_store.errors import TrackError
-from norbert_store.format.table import (
+from norbert_store._format.table import (
     BASE_COLUMNS,
     Column,
     check_labels,
@@ -16,6 +15,7 @@ from norbert_store.format.table import (
     label_column,
     metadata_text,
 )
+from norbert_store.errors import TrackError
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.fft import dctn
 
-from norbert_store.jpeg.cosine import ZIGZAG, forward, inverse, quantise, steps_of
-from norbert_store.jpeg.encoder import quantisation_table
+from norbert_store._jpeg.cosine import ZIGZAG, forward, inverse, quantise, steps_of
+from norbert_store._jpeg.encoder import quantisation_table
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from norbert_store.jpeg.encoder import check_image, check_quality, encode, quantisation_table
-from norbert_store.jpeg.stream import decode, read_header
+from norbert_store._jpeg.encoder import check_image, check_quality, encode, quantisation_table
+from norbert_store._jpeg.stream import decode, read_header
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 

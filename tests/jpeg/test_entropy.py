@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from norbert_store.jpeg.cosine import ZIGZAG, forward, inverse, quantise, steps_of
-from norbert_store.jpeg.encoder import encode, quantisation_table
-from norbert_store.jpeg.entropy import CodeLengths, encode_coefficients
-from norbert_store.jpeg.huffman import HuffmanCode
-from norbert_store.jpeg.rows import RowDecoder
-from norbert_store.jpeg.stream import cut, decode, read_header
+from norbert_store._jpeg.cosine import ZIGZAG, forward, inverse, quantise, steps_of
+from norbert_store._jpeg.encoder import encode, quantisation_table
+from norbert_store._jpeg.entropy import CodeLengths, encode_coefficients
+from norbert_store._jpeg.huffman import HuffmanCode
+from norbert_store._jpeg.rows import RowDecoder
+from norbert_store._jpeg.stream import cut, decode, read_header
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 ONES = np.ones((8, 8), np.uint8)

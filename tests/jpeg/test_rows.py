@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from norbert_store._jpeg import stream
+from norbert_store._jpeg.encoder import encode, quantisation_table
+from norbert_store._jpeg.rows import RowDecoder
 from norbert_store.errors import JpegError
-from norbert_store.jpeg import stream
-from norbert_store.jpeg.encoder import encode, quantisation_table
-from norbert_store.jpeg.rows import RowDecoder
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TABLE = quantisation_table(80)

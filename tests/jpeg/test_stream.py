@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from norbert_store._jpeg.encoder import encode, quantisation_table
+from norbert_store._jpeg.stream import add_segment_lengths, as_bytes, check, cut, decode, read_header
 from norbert_store.errors import JpegError, NorbertStoreError
-from norbert_store.jpeg.encoder import encode, quantisation_table
-from norbert_store.jpeg.stream import add_segment_lengths, as_bytes, check, cut, decode, read_header
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from norbert_store.jpeg import cosine
-from norbert_store.jpeg.cosine import forward, inverse, steps_of
-from norbert_store.jpeg.encoder import quantisation_table
-from norbert_store.jpeg.entropy import CodeLengths, encode_coefficients
-from norbert_store.jpeg.stream import decode
-from norbert_store.jpeg.trellis import quantise
+from norbert_store._jpeg import cosine
+from norbert_store._jpeg.cosine import forward, inverse, steps_of
+from norbert_store._jpeg.encoder import quantisation_table
+from norbert_store._jpeg.entropy import CodeLengths, encode_coefficients
+from norbert_store._jpeg.stream import decode
+from norbert_store._jpeg.trellis import quantise
 
 TABLE = quantisation_table(70)
 quick = settings(max_examples=60, deadline=None, derandomize=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from norbert_store.quality.ear import Heard, band_energies, padded, spectra
+from norbert_store.quality._ear import Heard, band_energies, padded, spectra
 
 
 def sine(frequency, level, seconds=1.0):

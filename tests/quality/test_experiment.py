@@ -11,7 +11,7 @@ import pytest
 
 import norbert_store
 from norbert_store.errors import AudioError
-from norbert_store.quality.experiment import Original, log_spectral_error, resumed, signal_to_noise, through_store
+from norbert_store.quality._experiment import Original, log_spectral_error, resumed, signal_to_noise, through_store
 
 RATE = 44100
 SAMPLES = RATE

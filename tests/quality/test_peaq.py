@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from norbert_store.errors import AudioError
-from norbert_store.quality.peaq import Reference, peaq
+from norbert_store.quality._peaq import Reference, peaq
 
 RATE = 48000
 SAMPLES = 2 * RATE

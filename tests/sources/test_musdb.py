@@ -10,10 +10,10 @@ import pytest
 import soundfile
 
 import norbert_store
+from norbert_store._check.verify import verify
+from norbert_store._command.demo_music import TITLES, write_musdb
+from norbert_store._sources.musdb import TARGETS, export_musdb, musdb_tracks
 from norbert_store.errors import AudioError, SourceError, StoreExistsError
-from norbert_store.sources.musdb import TARGETS, export_musdb, musdb_tracks
-from norbert_store.sources.synthetic import TITLES, write_musdb
-from norbert_store.verify import verify
 
 RATE = 16000
 SECONDS = 0.503

@@ -1,0 +1,116 @@
+"""What is wrong with a store's documents, and with the labels of its axes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from norbert_store._check.fault import Fault, problem_of
+from norbert_store._format.document import ROOT_KEY, Document
+from norbert_store._read.frames import Reader
+from norbert_store.errors import DamagedError, StorageError
+
+_GROWING = ("track", "frame")
+
+
+def documents(reader: Reader) -> dict[str, dict[str, Any]]:
+    """Return the documents of all arrays and groups below the root, by key, as the root's document says them."""
+    return _nodes(_root(reader))
+
+
+def _root(reader: Reader) -> dict[str, Any]:
+    return dict(json.loads(reader.storage.get(ROOT_KEY) or b"{}"))
+
+
+def _nodes(root: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {f"{path}/{ROOT_KEY}": node for path, node in root["consolidated_metadata"]["metadata"].items()}
+
+
+def root_faults(reader: Reader) -> Iterator[Fault]:
+    """What only other programs read of the root's document."""
+    found, expected = _root(reader), json.loads(reader.document.to_json())
+    for part in (found, expected):
+        del part["attributes"], part["consolidated_metadata"]["metadata"]
+    differing = [key for key, value in expected.items() if found.get(key) != value]
+    if differing:
+        yield Fault(
+            reader.name, ROOT_KEY, f"{', '.join(map(repr, differing))} must be {[*map(expected.get, differing)]}"
+        )
+
+
+def document_faults(reader: Reader) -> Iterator[Fault]:
+    """Every array and group has a document of its own, for programs that don't know consolidated metadata."""
+    written = _nodes(json.loads(reader.document.to_json()))
+    for key, expected in documents(reader).items():
+        try:
+            found = reader.storage.get(key)
+        except StorageError as error:
+            yield Fault(reader.name, key, problem_of(reader, key, error))
+            continue
+        problem = "the file is missing" if found is None else _document_problem(found, expected)
+        if problem and found is not None and key in written and _document_problem(found, written[key]) is None:
+            yield Fault(reader.name, ROOT_KEY, f"it contradicts itself and {key}")
+        elif problem:
+            yield Fault(reader.name, key, problem)
+
+
+def _document_problem(data: bytes, expected: Mapping[str, Any]) -> str | None:
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return "the file isn't JSON"
+    if not isinstance(found, dict):
+        return "the file isn't a JSON object"
+    differing = sorted(key for key in {*found, *expected} if found.get(key) != expected.get(key))
+    # a session that was cut off has left an old one
+    if not differing or (differing == ["shape"] and _is_older(found["shape"], expected)):
+        return None
+    return f"the root's document says something else about {', '.join(map(repr, differing))}"
+
+
+def _is_older(shape: Any, expected: Mapping[str, Any]) -> bool:
+    """Whether a shape is one that an array had before it grew."""
+    sizes = expected["shape"]
+    if not isinstance(shape, list) or len(shape) != len(sizes):
+        return False
+    return all(
+        old == new or (name in _GROWING and isinstance(old, int) and 0 <= old <= new)
+        for old, new, name in zip(shape, sizes, expected["dimension_names"], strict=True)
+    )
+
+
+def coordinate_faults(reader: Reader) -> Iterator[Fault]:
+    """Labels stand in the attributes, to be read at once, and in arrays, for programs that read zarr."""
+    for path, check in _COORDINATES.items():
+        key = coordinate_key(path)
+        try:
+            problem = check(reader.document, reader.coordinate(path))
+        except (DamagedError, StorageError) as error:
+            problem = problem_of(reader, key, error)
+        if problem:
+            yield Fault(reader.name, key, problem)
+
+
+def coordinate_key(path: str) -> str:
+    """Key of the one chunk of /target, /channel or /frequency."""
+    return f"{path}/c/0"
+
+
+def _labels_problem(found: NDArray[Any], expected: tuple[str, ...]) -> str | None:
+    return None if tuple(found) == expected else f"it holds {tuple(found)}, the attributes say {expected}"
+
+
+def _frequency_problem(found: NDArray[np.float64]) -> str | None:
+    ascending = np.isfinite(found).all() and (np.diff(found) > 0).all()
+    return None if ascending else "the frequencies aren't in ascending order"
+
+
+_COORDINATES: dict[str, Callable[[Document, NDArray[Any]], str | None]] = {
+    "target": lambda document, found: _labels_problem(found, document.targets),
+    "channel": lambda document, found: _labels_problem(found, document.channels),
+    "frequency": lambda document, found: _frequency_problem(found),
+}

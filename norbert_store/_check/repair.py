@@ -1,0 +1,557 @@
+"""What is damaged, made again: chunks from the audio that they were made of, everything else from the root's document.
+
+Chunks that are whole are carried over as they are, and the others are encoded again, so that an unchanged source gives
+back the same shard, byte for byte. Tracks that can't be made again may be dropped.
+
+All states of a store share the chunks that rows of the track table lie in, so dropping a row moves others under
+readers that have the store open: repair wants the store to itself, and takes the writer's lock. Before a row moves, all
+that will be written is put aside in one file, and rows that move are taken out of the root's document, which tells
+readers to open the store again. So whoever opens it, at any moment, sees rows that belong together, and a repair that
+was cut off is brought to its end by the next one.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.JpegImagePlugin import JpegImageFile
+from zarr.storage import MemoryStore
+
+from norbert_store._check.documents import coordinate_key, documents
+from norbert_store._check.fault import Fault
+from norbert_store._check.shards import check_index, place_record
+from norbert_store._check.tracks import Rows
+from norbert_store._check.verify import DROP_KEY, faults_of, verify
+from norbert_store._format.document import MAGNITUDE, ROOT_KEY, TRACK_GROUP, Document, json_bytes, shard_key
+from norbert_store._format.shard import ChunkPlace, ShardIndex, pack, tail_bytes, with_checksum, without_checksum
+from norbert_store._format.table import ROWS_PER_CHUNK
+from norbert_store._jpeg import stream
+from norbert_store._read.frames import Reader
+from norbert_store._resynthesis import MIXTURE
+from norbert_store._sources.files import AudioInfo, audio_info, has_stems, local_path, read_stems, stems_info
+from norbert_store._sources.stems import Stems
+from norbert_store._spectra.bins import LinearBins, MelBands, ReadyBins, StoredTransform, transform_from_config
+from norbert_store._storage.lock import WriterLock
+from norbert_store._storage.storage import Location, Storage, encode_array
+from norbert_store._store import Store, Track
+from norbert_store._write.bundle import Bundle
+from norbert_store.errors import (
+    AudioError,
+    DamagedError,
+    FormatError,
+    JpegError,
+    NorbertStoreError,
+    SourceError,
+    StorageError,
+)
+
+OnProgress = Callable[[str, int, int], None]
+
+_SHARDS = f"{MAGNITUDE}/c/"
+# in levels, root mean square: more is another piece of music, however coarse the tables
+_LARGEST_DIFFERENCE = 32.0
+_EXPORT_AGAIN = "nothing else in the store says what it said; export the data set again"
+
+
+@dataclass
+class Repairs:
+    """What a repair has done.
+
+    Attributes
+    ----------
+    store : str
+    mended : list of str
+        Files that were written again.
+    dropped : list of (str, str)
+        Name of every track that was taken out, and why it couldn't be mended.
+    failed : list of (str, str)
+        Track or file that couldn't be mended, and why.
+    left : list of Fault
+        What is still wrong.
+    """
+
+    store: str
+    mended: list[str] = field(default_factory=list)
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    left: list[Fault] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is wrong with the store any more."""
+        return not self.left
+
+
+def repair(
+    location: Location,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    drop: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Repairs:
+    """Make again what `norbert_store._check.verify.verify` finds missing or damaged.
+
+    Chunks are encoded again from the sources of their tracks, which must be as they were. Nobody else should have the
+    store open meanwhile.
+
+    Parameters
+    ----------
+    location : str, path or zarr store
+    root : str or path, optional
+        A folder below which sources lie now, if they aren't any more where the track table says. Of what that says, the
+        longest end that is there is taken: ``train/A - B``, or ``A - B``.
+    drop : bool
+        Whether tracks that can't be made again are taken out of the store. Their place stays unused.
+    on_progress : callable, optional
+        Called with ("checking", files done, all of them), and then with ("mending", files done, all of them).
+
+    Returns
+    -------
+    Repairs
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is nothing there.
+    StoreInUseError
+        If somebody is writing there.
+    FormatError
+        If the root's document is damaged, or the store has other codecs.
+    StorageError
+        If the store can't be read or written.
+    """
+    _open(location)  # so that no lock is left where there is no store
+    storage = Storage(location, read_only=False)
+    with _writing(storage) as lock:
+        _finish_drop(location, storage, lock)
+        faults = verify(location, on_progress=_step("checking", on_progress))
+        reader = _open(location)
+        repairs = Repairs(reader.name)
+        if not faults:
+            return repairs
+        _mend_documents(reader, storage, faults, repairs)
+        shards = _Shards(reader, storage, lock, None if root is None else Path(root))
+        numbers = shards.mend(faults, repairs, _step("mending", on_progress))
+        # rows that can't be read can't be written either
+        if drop and shards.lost and not any(key.startswith(TRACK_GROUP) for key, _ in repairs.failed):
+            numbers |= _drop(shards, location, repairs)
+        else:
+            repairs.failed += [(shards.title(row), reason) for row, reason in sorted(shards.lost.items())]
+        repairs.left = faults_of(_open(location), sorted(numbers), decode=True, workers=os.cpu_count() or 1)
+        return repairs
+
+
+def _step(step: str, on_progress: OnProgress | None) -> Callable[[int, int], None]:
+    return lambda done, total: on_progress(step, done, total) if on_progress else None
+
+
+def _open(location: Location) -> Reader:
+    try:
+        reader = Reader(location)
+    except FormatError as error:
+        raise FormatError(f"{error}. This can't be repaired: {_EXPORT_AGAIN}") from None
+    if reader.layout.codecs is not None:
+        names = ", ".join(str(codec.get("name")) for codec in reader.layout.codecs)
+        raise FormatError(f"{reader.name} can't be repaired: its chunks are encoded by {names}; write it again")
+    return reader
+
+
+@contextmanager
+def _writing(storage: Storage) -> Iterator[WriterLock]:
+    lock = WriterLock(storage)
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+# ---- documents, coordinates and the track table
+
+
+def _mend_documents(reader: Reader, storage: Storage, faults: Sequence[Fault], repairs: Repairs) -> None:
+    """Write again what the root's document says; tell what it doesn't."""
+    written = documents(reader)
+    coordinates = {coordinate_key(path): path for path in ("target", "channel", "frequency")}
+    for key, problem in {fault.key: fault.problem for fault in faults if fault.track is None}.items():
+        if key == ROOT_KEY:  # all that readers depend on is there, or it couldn't be read
+            storage.set(key, reader.document.to_json())
+            repairs.mended.append(key)
+        elif key in written:
+            storage.set(key, json_bytes(written[key]))
+            repairs.mended.append(key)
+        elif key in coordinates and (values := _coordinate(reader.document, coordinates[key])) is not None:
+            ((_, data),) = encode_array(reader.document.arrays()[coordinates[key]], values).items()
+            storage.set(key, data)
+            repairs.mended.append(key)
+        elif not key.startswith(_SHARDS):
+            repairs.failed.append((key, f"{problem}; {_EXPORT_AGAIN}"))
+
+
+def _coordinate(document: Document, path: str) -> NDArray[Any] | None:
+    """Values of /target, /channel or /frequency, if the root's document tells them."""
+    if path != "frequency":
+        return np.array(document.targets if path == "target" else document.channels, dtype=object)
+    if document.transform["name"] in (LinearBins.name, MelBands.name):
+        return transform_from_config(document.transform).frequencies
+    return None
+
+
+# ---- shards
+
+
+@dataclass
+class _Shard:
+    """One shard that is made again.
+
+    Attributes
+    ----------
+    target, number : int
+    owners : ndarray of int
+        See `norbert_store._check.tracks.Rows.owners`.
+    chunks : dict
+        Those that are whole, with their checksums.
+    lost : set
+        Those that must be there, and aren't whole.
+    """
+
+    target: int
+    number: int
+    owners: NDArray[np.int64]
+    chunks: dict[ChunkPlace, bytes] = field(default_factory=dict)
+    lost: set[ChunkPlace] = field(default_factory=set)
+
+    @property
+    def key(self) -> str:
+        return shard_key(self.target, self.number)
+
+    def of_row(self, row: int, places: Iterable[ChunkPlace]) -> set[ChunkPlace]:
+        """Those places that belong to a row's track."""
+        return {place for place in places if self.owners[place[1]] == row}
+
+
+class _Shards:
+    """Makes shards of one committed state again.
+
+    Attributes
+    ----------
+    lost : dict
+        Rows of the tracks that can't be made again, and why.
+    """
+
+    def __init__(self, reader: Reader, storage: Storage, lock: WriterLock, root: Path | None = None) -> None:
+        self.lost: dict[int, str] = {}
+        self.reader = reader
+        self.storage = storage
+        self.lock = lock
+        self._root = root
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Where tracks lie; if shards are at fault, this could be read."""
+        return Rows.read(self.reader)
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self.reader)
+
+    def title(self, row: int) -> str:
+        """Name a row, for people."""
+        return f"track {self.name(row)!r}"
+
+    def name(self, row: int) -> str:
+        """Name of a row's track."""
+        return str(self.reader.cell("name", row))
+
+    def mend(self, faults: Sequence[Fault], repairs: Repairs, on_progress: Callable[[int, int], None]) -> set[int]:
+        """Make all shards again that are at fault, as far as that goes; return their positions."""
+        for fault in faults:
+            if fault.track is not None and not fault.key.startswith(_SHARDS):  # a row that contradicts itself
+                self.lost[self.reader.column("name").tolist().index(fault.track)] = fault.problem
+        damaged: dict[int, set[int]] = {}
+        for key in {fault.key for fault in faults if fault.key.startswith(_SHARDS)}:
+            target, _, position, _ = map(int, key.removeprefix(_SHARDS).split("/"))
+            damaged.setdefault(position, set()).add(target)
+        files, done = sum(map(len, damaged.values())), 0
+        for number, targets in sorted(damaged.items()):
+            on_progress(done, files)
+            self.lock.renew()
+            repairs.mended += self._mend_together(number, sorted(targets))
+            done += len(targets)
+        on_progress(files, files)
+        return set(damaged)
+
+    def _mend_together(self, number: int, targets: Sequence[int]) -> list[str]:
+        """Make again the shards of some targets at one position; return the keys of those that are whole then."""
+        shards = [self._read(target, number) for target in targets]
+        lost = [len(shard.lost) for shard in shards]
+        rows = {int(shard.owners[within]) for shard in shards for _, within in shard.lost}
+        for row in sorted(rows - self.lost.keys()):
+            try:
+                self._encode(row, [shard for shard in shards if shard.of_row(row, shard.lost)])
+            except NorbertStoreError as error:
+                self.lost[row] = str(error).removeprefix(f"{self.title(row)}: ")
+        for shard, before in zip(shards, lost, strict=True):
+            if not shard.lost or len(shard.lost) < before:
+                self._write(shard)
+        return [shard.key for shard in shards if not shard.lost]
+
+    def clean(self, number: int) -> None:
+        """Take out of the shards at one position what no track owns."""
+        for target in range(len(self.reader.document.targets)):
+            shard = self._read(target, number)
+            if not shard.lost:
+                self._write(shard)
+
+    def _read(self, target: int, number: int) -> _Shard:
+        """Read a shard, and tell what of it is whole."""
+        shard = _Shard(target, number, self.rows.owners(number))
+        data = self._bytes(shard.key)
+        index = self._index(shard, data)
+        image = np.empty((self.reader.layout.chunk_frames, self.reader.layout.bins), np.uint8)
+        for within in np.flatnonzero(self.rows.expected(shard.owners, target)).tolist():
+            for channel in range(len(self.reader.document.channels)):
+                span = None if index is None else index.place(channel, within)
+                chunk = b"" if span is None else data[span[0] : sum(span)]
+                if _is_whole(chunk, image):
+                    shard.chunks[channel, within] = chunk
+                else:
+                    shard.lost.add((channel, within))
+        return shard
+
+    def _bytes(self, key: str) -> bytes:
+        try:
+            return self.storage.get(key) or b""
+        except StorageError:
+            if self.storage.folder is None:
+                raise
+            return b""  # what a failing disk can't read any more can be written anew
+
+    def _index(self, shard: _Shard, data: bytes) -> ShardIndex | None:
+        layout, channels = self.reader.layout, len(self.reader.document.channels)
+        tail, record = data[-tail_bytes(channels, layout.shard_chunks) :], place_record(shard.target, shard.number)
+        # records of two places differ in several bytes, so this one is damaged and the shard is where it belongs
+        if sum(found != expected for found, expected in zip(tail, record, strict=False)) == 1:
+            tail = record + tail[len(record) :]
+        try:
+            return check_index(self.reader, shard.target, shard.number, tail, len(data))
+        except DamagedError:
+            return None
+
+    def _write(self, shard: _Shard) -> None:
+        """Write a shard, or delete one that has nothing in it any more; not if that changes nothing."""
+        channels, chunks = len(self.reader.document.channels), self.reader.layout.shard_chunks
+        if not shard.chunks:
+            self.storage.delete(shard.key)
+            return
+        data = pack(shard.chunks, channels, chunks, shard.target, shard.number)
+        if data != self._bytes(shard.key):
+            self.storage.set(shard.key, data)
+
+    def _encode(self, row: int, shards: Sequence[_Shard]) -> None:
+        """Encode a track again, and put what it has lost into shards at one position.
+
+        Raises
+        ------
+        SourceError, AudioError, MagnitudeError
+            If its source isn't there, or isn't what it was.
+        """
+        track, document, layout = self._store[row], self.reader.document, self.reader.layout
+        if isinstance(track.transform, ReadyBins):
+            raise SourceError("its magnitudes were computed elsewhere, and can't be made again from here")
+        path = _locate(track, self._root)
+        stems = _stems(track, path, [document.targets[shard.target] for shard in shards])
+        wanted = {
+            (document.targets[shard.target], channel, shard.number * layout.shard_chunks + within): (shard, place)
+            for shard in shards
+            for place in shard.of_row(row, {*shard.chunks, *shard.lost})
+            for channel, within in [place]
+        }
+        encoder = _Encoder(document, track.transform, track.start // layout.chunk_frames, wanted)
+        found = encoder.add(track.name, stems)
+        if (found.samples, found.frames) != (track.samples, track.frames):
+            raise AudioError(f"{path} has {found.samples} samples; the track has {track.samples}")
+        for at, (shard, place) in wanted.items():
+            if place in shard.chunks and not _are_alike(shard.chunks[place], encoder.made[at]):
+                raise AudioError(f"{path} isn't the audio any more that the rest of the track was made of")
+        for at, (shard, place) in wanted.items():
+            if place in shard.lost:
+                shard.chunks[place] = encoder.made[at]
+                shard.lost.remove(place)
+
+
+class _Encoder(Bundle):
+    """Encodes a track as a writer does, but keeps those chunks that are wanted, instead of writing shards."""
+
+    def __init__(
+        self,
+        document: Document,
+        transform: StoredTransform,
+        first_chunk: int,
+        wanted: Collection[tuple[str, int, int]],
+    ) -> None:
+        super().__init__(Storage(MemoryStore()), document, transform, first_chunk)
+        self.made: dict[tuple[str, int, int], bytes] = {}
+        self._wanted = wanted
+
+    def put(self, target: str, channel: int, chunk: int, jpeg: bytes) -> None:
+        if (target, channel, chunk) in self._wanted:
+            self.made[target, channel, chunk] = with_checksum(jpeg)
+
+
+def _is_whole(chunk: bytes, image: NDArray[np.uint8]) -> bool:
+    try:
+        stream.decode(without_checksum(chunk), image)
+    except (DamagedError, JpegError):
+        return False
+    return True
+
+
+def _are_alike(chunk: bytes, other: bytes) -> bool:
+    """Whether two chunks may stand for the same levels, whatever encoder wrote them."""
+    if chunk == other:
+        return True
+    jpegs = [without_checksum(data) for data in (chunk, other)]
+    # either is off by about half a step of its table, and the cosine transform keeps energies; rounding comes on top
+    steps = max(np.sqrt(np.mean(np.square(JpegImageFile(io.BytesIO(jpeg)).quantization[0]))) for jpeg in jpegs)
+    levels = [stream.decode(jpeg).astype(np.float64) for jpeg in jpegs]
+    return bool(np.sqrt(np.mean((levels[0] - levels[1]) ** 2)) <= min(steps, _LARGEST_DIFFERENCE) + 1)
+
+
+# ---- sources
+
+
+def _locate(track: Track, root: Path | None) -> Path:
+    """Find the audio that a track was made of.
+
+    Raises
+    ------
+    SourceError
+        If nobody knows where it is.
+    """
+    if not track.source:
+        raise SourceError("the track table doesn't say where its audio is")
+    if root is not None:
+        return _below(root, track.source)
+    if "://" not in track.source and track.folder is not None:
+        return track.folder.resolve().parent / track.source
+    path = local_path(track.source)
+    if not path.is_absolute():
+        raise SourceError(f"its source {track.source} is relative to a folder that isn't on this machine; give a root")
+    return path
+
+
+def _below(root: Path, source: str) -> Path:
+    """Find the longest end of a source's path that is there below a folder."""
+    path = unquote(urlsplit(source).path) if "://" in source else source
+    parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
+    for first in range(len(parts)):
+        found = root.joinpath(*parts[first:])
+        if found.exists():
+            return found
+    raise SourceError(f"its source {source} isn't below {root}")
+
+
+def _stems(track: Track, path: Path, targets: Sequence[str]) -> Stems:
+    """Find some stems of a track in its source, and see that they are as long as it.
+
+    Raises
+    ------
+    SourceError, AudioError
+        If they aren't there, or differ in rate, length or channels.
+    """
+    if path.is_dir():
+        files = {target: path / f"{target}.wav" for target in targets}
+        infos = {target: audio_info(file) for target, file in files.items()}
+        stems: Stems = files
+    elif has_stems(path):
+        infos = stems_info(path)
+        stems = ((stem, block) for stem, block in read_stems(path) if stem in targets)
+    else:
+        # one file is the mixture, or all that the track has
+        alone = MIXTURE if track.present.get(MIXTURE) else next(stem for stem, there in track.present.items() if there)
+        infos = {alone: audio_info(path)}
+        stems = {alone: path}
+    expected = AudioInfo(track.rate, len(track.channels), track.samples)
+    for target in targets:
+        if target not in infos:
+            raise SourceError(f"{path} has no stem {target!r}; it has {', '.join(map(repr, infos))}")
+        if infos[target] != expected:
+            raise AudioError(
+                f"{path}, {target}: found {_in_words(infos[target])}; the track was made of {_in_words(expected)}"
+            )
+    return stems
+
+
+def _in_words(info: AudioInfo) -> str:
+    return f"{info.samples} samples x {info.channels} channels at {info.rate} Hz"
+
+
+# ---- dropping
+
+
+def _drop(shards: _Shards, location: Location, repairs: Repairs) -> set[int]:
+    """Take tracks out that can't be made again; return the positions of the shards that they had a part in."""
+    lost = sorted(shards.lost)
+    touched = shards.rows.shards(lost)
+    _put_aside(shards.reader, shards.storage, lost, touched)
+    _finish_drop(location, shards.storage, shards.lock)
+    repairs.dropped = [(shards.name(row), shards.lost[row]) for row in lost]
+    return set(touched)
+
+
+def _put_aside(reader: Reader, storage: Storage, lost: Sequence[int], shards: Sequence[int]) -> None:
+    """Write down all that changes when rows are dropped."""
+    kept = np.setdiff1d(np.arange(reader.document.tracks), lost)
+    document = replace(reader.document, tracks=len(kept))
+    chunks = {}
+    for column in document.columns:
+        path = f"{TRACK_GROUP}/{column.name}"
+        encoded = encode_array(document.arrays()[path], reader.column(column.name)[kept])
+        for key, data in encoded.items():
+            if int(key.split("/")[1]) >= lost[0] // ROWS_PER_CHUNK:
+                chunks[f"{path}/{key}"] = base64.b64encode(data).decode()
+    aside = {
+        "document": document.to_json().decode(),
+        "tracks_before": reader.document.tracks,
+        "tracks_unmoved": int(lost[0]),
+        "chunks": chunks,
+        "shards": list(shards),
+    }
+    storage.set(DROP_KEY, json.dumps(aside).encode())
+
+
+def _finish_drop(location: Location, storage: Storage, lock: WriterLock) -> None:
+    """Carry out what was put aside, also if that was begun before."""
+    data = storage.get(DROP_KEY)
+    if data is None:
+        return
+    aside = json.loads(data)
+    document = Document.from_json(aside["document"].encode(), storage.name)
+    unmoved = replace(document, tracks=aside["tracks_unmoved"])
+    found = _open(location).document
+    lock.renew()
+    # otherwise it was carried out, and tracks were added since
+    if found.frames == document.frames and found.tracks in (aside["tracks_before"], unmoved.tracks):
+        storage.set(ROOT_KEY, unmoved.to_json())
+        for key, chunk in aside["chunks"].items():
+            storage.set(key, base64.b64decode(chunk))
+        storage.set(ROOT_KEY, document.to_json())
+    reader = _open(location)
+    for key, metadata in documents(reader).items():
+        storage.set(key, json_bytes(metadata))
+    shards = _Shards(reader, storage, lock)
+    for number in aside["shards"]:
+        shards.clean(number)
+    storage.delete(DROP_KEY)

@@ -1,0 +1,285 @@
+"""What is wrong with a store's shards: their indexes, and every chunk's presence, checksum, header and decoding.
+
+Shards are read in long runs by as many threads as there are processors, each of which holds one run at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from norbert_store._check.fault import Fault, problem_of
+from norbert_store._check.tracks import NOBODY, Rows
+from norbert_store._format.document import shard_key
+from norbert_store._format.shard import (
+    PLACE_BYTES,
+    ChunkPlace,
+    ShardIndex,
+    check_place,
+    index_bytes,
+    pack,
+    tail_bytes,
+    without_checksum,
+)
+from norbert_store._jpeg import stream
+from norbert_store._jpeg.rows import RowDecoder
+from norbert_store._read.frames import Reader
+from norbert_store.errors import DamagedError, JpegError, StorageError
+
+OnProgress = Callable[[int, int], None]
+
+_MISSING = np.iinfo(np.uint64).max
+
+# what all threads together hold of shards, and the most that one of them reads at a time
+_BUFFER_BYTES = 32 << 20
+_RUN_BYTES = 4 << 20
+_AHEAD = 4
+_PROGRESS_SECONDS = 0.1
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_Ordered = tuple[tuple[int, int, int, int], Fault]
+"""A fault, and what it is ordered by: shard, target, chunk, channel."""
+
+_Spans = dict[tuple[int, int], list[ChunkPlace]]
+"""By offset and length in bytes: the places (channel, chunk within the shard) that name these bytes."""
+
+
+def shard_faults(
+    reader: Reader, rows: Rows, shards: Sequence[int], decode: bool, workers: int, on_progress: OnProgress | None
+) -> list[Fault]:
+    """Check the shards of all targets at some positions; see `norbert_store._check.verify.verify`."""
+    check = _ShardCheck(reader, rows, decode, min(_RUN_BYTES, _BUFFER_BYTES // workers))
+    files, done, told = len(shards) * len(reader.document.targets), 0, 0.0
+    faults: list[_Ordered] = []
+    with ThreadPoolExecutor(workers) as pool:
+        places = ((target, shard) for shard in shards for target in range(len(reader.document.targets)))
+        begun = _in_parallel(pool, check.begin, places, workers)
+        for run, found in _in_parallel(pool, check.read, (run for runs in begun for run in runs), workers):
+            faults += found
+            done += run.last
+            if on_progress and run.last and (done == files or time.monotonic() - told >= _PROGRESS_SECONDS):
+                told = time.monotonic()
+                on_progress(done, files)
+    return [fault for _, fault in sorted(faults, key=itemgetter(0))]
+
+
+def _in_parallel(
+    pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
+) -> Iterator[_Result]:
+    """Call a function for each item, some items ahead of what is asked for; results come in order."""
+    waiting: deque[Future[_Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > _AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+@dataclass
+class _Run:
+    """Neighbouring chunks of a shard, which are read at once; or faults that were found before.
+
+    Attributes
+    ----------
+    target, shard : int
+    owners : ndarray of int
+        See `Rows.owners`.
+    spans : dict
+        In order.
+    faults : list
+    last : bool
+        Whether it is the last of its shard.
+    """
+
+    target: int
+    shard: int
+    owners: NDArray[np.int64]
+    spans: _Spans = field(default_factory=dict)
+    faults: list[_Ordered] = field(default_factory=list)
+    last: bool = False
+
+    @property
+    def key(self) -> str:
+        """Of the shard."""
+        return shard_key(self.target, self.shard)
+
+
+class _ShardCheck:
+    """Checks shards, many at a time."""
+
+    def __init__(self, reader: Reader, rows: Rows, decode: bool, run_bytes: int) -> None:
+        self._reader = reader
+        self._storage = reader.storage
+        self._rows = rows
+        self._decode = decode
+        self._decoder = RowDecoder(reader.layout.chunk_frames, reader.layout.bins)
+        self._run_bytes = run_bytes
+        self._tail_bytes = tail_bytes(len(reader.document.channels), reader.layout.shard_chunks)
+
+    def begin(self, place: tuple[int, int]) -> list[_Run]:
+        """Check the index of a shard (target, shard), and all of it if it is small; return what is left to be read."""
+        target, shard = place
+        first = _Run(target, shard, self._rows.owners(shard))
+        runs = [first]
+        try:
+            head = self._storage.get_range(first.key, 0, self._run_bytes)
+            index = None if head is None else self._index(first, head)
+        except (DamagedError, StorageError) as error:
+            first.faults = self._index_faults(first, problem_of(self._reader, first.key, error))
+        else:
+            spans = self._compare(first, index)
+            if head is not None and len(head) < self._run_bytes:
+                first.faults += self._chunk_faults(replace(first, spans=spans), head, 0)
+            else:
+                runs += [replace(first, spans=some, faults=[]) for some in _split(spans, self._run_bytes)]
+        runs[-1].last = True
+        return runs
+
+    def _index(self, run: _Run, head: bytes) -> ShardIndex:
+        tail, size = head, len(head)
+        if size == self._run_bytes:
+            tail = self._storage.get_suffix(run.key, self._tail_bytes) or b""
+            size = self._storage.size(run.key) or 0
+        return check_index(self._reader, run.target, run.shard, tail, size)
+
+    def read(self, run: _Run) -> tuple[_Run, list[_Ordered]]:
+        """Read the chunks of a run, and check them."""
+        if not run.spans:
+            return run, run.faults
+        start = min(offset for offset, _ in run.spans)
+        try:
+            data = self._storage.get_range(run.key, start, max(map(sum, run.spans)) - start) or b""
+        except StorageError as error:
+            problem = problem_of(self._reader, run.key, error)
+            return run, [fault for span in run.spans for fault in self._span_faults(run, span, problem)]
+        return run, self._chunk_faults(run, data, start)
+
+    def _index_faults(self, run: _Run, problem: str) -> list[_Ordered]:
+        """A fault for each track that can't be read any more."""
+        expected = self._rows.expected(run.owners, run.target)
+        _, lost = np.unique(np.where(expected, run.owners, NOBODY), return_index=True)
+        return [self._fault(run, problem, within) for within in lost.tolist() if expected[within]] or [
+            self._fault(run, problem)
+        ]
+
+    def _compare(self, run: _Run, index: ShardIndex | None) -> _Spans:
+        """Compare an index with the track table; return what is to be read, in order."""
+        shape = (len(run.owners), len(self._reader.document.channels))
+        there = np.zeros(shape, np.bool_) if index is None else (index.entries[..., 0] != _MISSING).T
+        expected = np.broadcast_to(self._rows.expected(run.owners, run.target)[:, np.newaxis], shape)
+        nobodys = (run.owners == NOBODY)[:, np.newaxis]
+        missing = "the file is missing" if index is None else "the chunk is missing"
+        stray = "the chunk is there, but the track table says that the target is absent"
+        for problem, wrong in ((missing, expected & ~there), (stray, there & ~expected & ~nobodys)):
+            run.faults += [self._fault(run, problem, *place) for place in np.argwhere(wrong).tolist()]
+        spans: _Spans = {}
+        if index is not None:
+            chunks, channels = np.nonzero(there & (expected | nobodys))
+            entries = index.entries[channels, chunks].tolist()
+            for (offset, length), channel, chunk in zip(entries, channels.tolist(), chunks.tolist(), strict=True):
+                spans.setdefault((offset, length), []).append((channel, chunk))
+        return dict(sorted(spans.items()))
+
+    def _chunk_faults(self, run: _Run, data: bytes, start: int) -> list[_Ordered]:
+        """Check the chunks of a run, given what lies from byte ``start`` of the shard on."""
+        faults = []
+        for offset, length in run.spans:
+            try:
+                self._check(data[offset - start : offset - start + length])
+            except (DamagedError, JpegError) as error:
+                faults += self._span_faults(run, (offset, length), str(error))
+        return faults
+
+    def _span_faults(self, run: _Run, span: tuple[int, int], problem: str) -> list[_Ordered]:
+        """A fault for each chunk that names some bytes."""
+        return [self._fault(run, problem, within, channel, span[0]) for channel, within in run.spans[span]]
+
+    def _check(self, data: bytes) -> None:
+        jpeg, layout = without_checksum(data), self._reader.layout
+        if self._decode:
+            self._decoder.decode(jpeg, 0, layout.chunk_frames)
+        else:
+            stream.check(jpeg, (layout.chunk_frames, layout.bins))
+
+    def _fault(
+        self, run: _Run, problem: str, within: int | None = None, channel: int | None = None, offset: int | None = None
+    ) -> _Ordered:
+        """Make a fault of a whole shard, of a track's part of it, or of a chunk."""
+        document, owner = self._reader.document, NOBODY if within is None else int(run.owners[within])
+        fault = Fault(
+            self._reader.name,
+            run.key,
+            problem,
+            track=None if owner == NOBODY else self._reader.cell("name", owner),
+            target=document.targets[run.target],
+            channel=None if channel is None else document.channels[channel],
+            chunk=None if channel is None else run.shard * document.layout.shard_chunks + (within or 0),
+            offset=offset,
+        )
+        return (run.shard, run.target, within or 0, -1 if channel is None else channel), fault
+
+
+def check_index(reader: Reader, target: int, shard: int, tail: bytes, size: int) -> ShardIndex:
+    """Read a shard's index, and check it more closely than readers need.
+
+    Parameters
+    ----------
+    reader : Reader
+    target, shard : int
+    tail : bytes
+        What the shard ends with; more than the index will do.
+    size : int
+        Of the whole shard, bytes.
+
+    Raises
+    ------
+    DamagedError
+        If it is cut short, fails its checksum, belongs to another shard, or points to where no chunks are.
+    """
+    channels, chunks = len(reader.document.channels), reader.layout.shard_chunks
+    tail = tail[-tail_bytes(channels, chunks) :]
+    try:
+        check_place(tail, target, shard)
+        index = ShardIndex.parse(tail[-index_bytes(channels, chunks) :], channels, chunks, size)
+    except DamagedError as error:
+        raise DamagedError(f"the index is damaged: {error}") from None
+    there = index.entries[index.entries[..., 0] != _MISSING]
+    room = size - int(there.sum(axis=1).max(initial=0))
+    # readers take a record that doesn't begin as one for none
+    if room == len(tail) and tail[:PLACE_BYTES] != place_record(target, shard):
+        raise DamagedError("the place record is damaged")
+    return index
+
+
+def place_record(target: int, shard: int) -> bytes:
+    """Return the bytes that stand before a shard's index."""
+    return pack({}, 1, 1, target, shard)[:PLACE_BYTES]
+
+
+def _split(spans: _Spans, most_bytes: int) -> Iterator[_Spans]:
+    """Cut spans, which are in order, into runs of so many bytes, or of one span."""
+    run: _Spans = {}
+    begin = 0
+    for (offset, length), places in spans.items():
+        if run and offset + length - begin > most_bytes:
+            yield run
+            run = {}
+        begin = begin if run else offset
+        run[offset, length] = places
+    if run:
+        yield run

@@ -1,0 +1,1 @@
+"""The command ``norbert-store``, and what it prints."""

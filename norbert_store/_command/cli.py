@@ -1,0 +1,322 @@
+"""The command ``norbert-store``.
+
+Errors that this library raises on purpose are printed as one line, with exit status 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from norbert_store._version import __version__
+from norbert_store.errors import NorbertStoreError
+
+if TYPE_CHECKING:
+    from norbert_store._store import Track
+
+_QUALITY_HELP = "From 0 to 100: what is heard of the loss. Ten points more halve the error."
+_EFFORT_HELP = "From 0 to 4: how long to search for fewer bytes at that quality. 0 asks no ear."
+
+
+def main() -> None:
+    """Run the command; the entry point of the package."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort as error:  # click's word for an interrupt from the keyboard
+        why = str(error.__cause__ or "")
+        click.echo(f"norbert-store: stopped. {why}" if why else "norbert-store: stopped", err=True)
+        sys.exit(130)
+    except (NorbertStoreError, OSError, ValueError, IndexError, ImportError) as error:
+        click.echo(f"norbert-store: {_one_line(error)}", err=True)
+        sys.exit(1)
+    sys.exit(status or 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-V", "--version", message="norbert_store %(version)s")
+def cli() -> None:
+    """Data sets of spectrograms, as small as their JPEGs and as easy to slice as an xarray."""
+
+
+# ---- demo
+
+
+@cli.command()
+@click.argument("out", default="norbert-store-demo", type=click.Path(path_type=Path))
+@click.option("--tracks", default=6, show_default=True, help="Number of tracks.")
+@click.option("--seconds", default=20.0, show_default=True, help="Length of each track.")
+def demo(out: Path, tracks: int, seconds: float) -> None:
+    """Show what a store can do, on music made on the spot.
+
+    Writes a small data set in the layout of MUSDB18-HQ, its store, a picture and reconstructed vocals into OUT.
+    """
+    from norbert_store._command.demo import run_demo
+    from norbert_store._command.output import console
+
+    run_demo(out, tracks, seconds, console())
+
+
+# ---- export
+
+
+@cli.group()
+def export() -> None:
+    """Write a data set of audio into a store."""
+
+
+def _export_options(command: Any) -> Any:
+    for option in reversed(
+        (
+            click.argument("root", type=click.Path(path_type=Path)),
+            click.argument("out"),
+            click.option("--quality", default=80.0, show_default=True, help=_QUALITY_HELP),
+            click.option("--effort", default=3, show_default=True, help=_EFFORT_HELP),
+            click.option("--bandwidth", default=16000.0, show_default=True, help="Highest frequency kept, Hz."),
+            click.option("--n-fft", default=2048, show_default=True, help="Samples in a frame."),
+            click.option("--hop", type=int, help="Samples from a frame to the next.  [default: half a frame]"),
+            click.option("--n-mels", type=int, help="Store so many mel bands instead of linear bins."),
+            click.option("--reference", default=1.0, show_default=True, help="Largest magnitude that can be stored."),
+            click.option("--title", default="", help="Title of the data set."),
+            click.option("--skip-broken", is_flag=True, help="Go on without tracks that can't be read."),
+            click.option("--resume", is_flag=True, help="Go on where an export was interrupted, or add new tracks."),
+            click.option("--workers", type=click.IntRange(1), help="Processes on this machine.  [default: this one]"),
+            click.option("--dask", metavar="ADDRESS", help="Scheduler of a Dask cluster that does the work."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@export.command()
+@_export_options
+def musdb(root: Path, out: str, skip_broken: bool, **options: Any) -> None:
+    """Export MUSDB18 or MUSDB18-HQ into a store.
+
+    ROOT holds train and test, with a folder of WAV files per track (HQ) or a .stem.mp4 per track.
+    """
+    from norbert_store._sources.musdb import TARGETS, musdb_tracks
+
+    _export(musdb_tracks(root), out, TARGETS, skip_broken, options)
+
+
+@export.command()
+@_export_options
+def folder(root: Path, out: str, skip_broken: bool, **options: Any) -> None:
+    """Export all audio files below a folder, a track a file."""
+    from norbert_store._sources.layouts import TARGETS, folder_tracks
+
+    _export(folder_tracks(root), out, TARGETS, skip_broken, options)
+
+
+def _export(tracks: Any, out: str, targets: tuple[str, ...], skip_broken: bool, options: dict[str, Any]) -> None:
+    from norbert_store._command.output import console, export_progress, print_summary
+    from norbert_store._export.run import export as export_tracks
+    from norbert_store._export.run import first_info
+
+    to = console()
+    rate = first_info(tracks, skip_broken).rate
+    transform = _transform(rate, options.pop("n_fft"), options.pop("hop"), options.pop("n_mels"))
+    with (
+        _executor(options.pop("workers"), options.pop("dask")) as executor,
+        export_progress(to, len(tracks)) as on_progress,
+    ):
+        try:
+            summary = export_tracks(
+                tracks,
+                out,
+                targets,
+                executor=executor,
+                skip_broken=skip_broken,
+                on_progress=on_progress,
+                transform=transform,
+                **options,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{out} holds what was done; the same command with --resume goes on") from None
+    print_summary(to, summary)
+
+
+@contextmanager
+def _executor(workers: int | None, dask: str | None) -> Iterator[Executor | None]:
+    """Processes on this machine, or on those of a Dask cluster."""
+    if dask is not None:
+        if workers is not None:
+            raise click.UsageError("give --workers or --dask, not both")
+        try:
+            from distributed import Client
+        except ImportError:
+            raise ImportError("--dask needs the package distributed: pip install 'norbert_store[dask]'") from None
+        with Client(dask) as client:  # type: ignore[no-untyped-call]
+            yield client.get_executor()
+    elif workers is not None and workers > 1:
+        from norbert_store._export.parallel import process_pool
+
+        with process_pool(workers) as pool:
+            yield pool
+    else:
+        yield None
+
+
+def _transform(rate: int, n_fft: int, hop: int, n_mels: int | None) -> Any:
+    from norbert_store._spectra.bins import Mel
+    from norbert_store._spectra.stft import Stft
+
+    return Stft(rate=rate, n_fft=n_fft, hop=hop) if n_mels is None else Mel(n_mels, rate, n_fft, hop)
+
+
+# ---- looking
+
+
+@cli.command()
+@click.argument("store")
+@click.argument("track", required=False)
+def info(store: str, track: str | None) -> None:
+    """Print what STORE holds, or one TRACK of it.
+
+    TRACK is a name, or a position from 0.
+    """
+    from norbert_store._command.output import console, print_store, print_track
+    from norbert_store._store import open_store
+
+    db = open_store(store)
+    if track is None:
+        print_store(console(), db)
+    else:
+        print_track(console(), _track(db, track))
+
+
+@cli.command()
+@click.argument("store")
+@click.option("--quick", is_flag=True, help="Check the bytes of chunks, but don't decode them.")
+@click.option("--workers", type=click.IntRange(1), help="Threads.  [default: as many as there are processors]")
+def verify(store: str, quick: bool, workers: int | None) -> None:
+    """Check that STORE is whole.
+
+    Checked are documents, labels and track table, and presence, checksums, headers and decoding of all chunks. Prints a
+    line for each fault, and exits with status 1 if there is one.
+    """
+    from norbert_store._check.verify import verify as verify_store
+    from norbert_store._command.output import check_progress, console, counted, printable
+
+    to = console()
+    with check_progress(to) as on_progress:
+        faults = verify_store(store, decode=not quick, workers=workers, on_progress=on_progress)
+    for fault in faults:
+        to.print(printable(str(fault)))
+    to.print(f"{store}: {counted(len(faults), 'fault')}" if faults else f"{store} is whole")
+    sys.exit(1 if faults else 0)
+
+
+@cli.command()
+@click.argument("store")
+@click.option(
+    "--root", type=click.Path(path_type=Path), help="Folder with the audio, if it was moved since the export."
+)
+@click.option("--drop", is_flag=True, help="Take tracks out of the store that can't be made again.")
+def repair(store: str, root: Path | None, drop: bool) -> None:
+    """Make what is damaged in STORE again.
+
+    Chunks are encoded again from the audio that the store was made of; nobody should read the store meanwhile. Exits
+    with status 1 if the store isn't whole after that.
+    """
+    from norbert_store._check.repair import repair as repair_store
+    from norbert_store._command.output import console, print_repairs, repair_progress
+
+    to = console()
+    with repair_progress(to) as on_progress:
+        repairs = repair_store(store, root=root, drop=drop, on_progress=on_progress)
+    print_repairs(to, repairs)
+    sys.exit(0 if repairs.whole else 1)
+
+
+@cli.command()
+@click.argument("store")
+@click.argument("track")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Picture: .png, .pdf, .svg, ...")
+def plot(store: str, track: str, output: Path) -> None:
+    """Draw the spectrograms of a TRACK in STORE."""
+    from norbert_store._show import save_plot
+    from norbert_store._store import open_store
+
+    save_plot(_track(open_store(store), track), output)
+    click.echo(f"wrote {output}")
+
+
+@cli.command()
+@click.argument("store")
+@click.argument("track")
+@click.option("--target", required=True, help="Which stem, for example vocals.")
+@click.option("--mixture", type=click.Path(path_type=Path), help="Audio of the mixture.  [default: the track's source]")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Audio file: .wav, .flac, ...")
+def reconstruct(store: str, track: str, target: str, mixture: Path | None, output: Path) -> None:
+    """Make audio of a target's magnitudes.
+
+    The phase is that of the mixture.
+    """
+    from norbert_store._resynthesis import resynthesize
+    from norbert_store._sources.files import check_output, write_audio
+    from norbert_store._store import open_store
+
+    check_output(output)
+    chosen = _track(open_store(store), track)
+    write_audio(output, resynthesize(chosen, chosen.label(target), mixture), chosen.rate, len(chosen.channels))
+    click.echo(f"wrote {output}, {chosen.duration:.1f} s of {target}")
+
+
+@cli.command()
+@click.argument("store")
+@click.argument("track")
+@click.option("--method", default="wiener", show_default=True, help="wiener, softmask, irm or ibm.")
+@click.option("--iterations", default=1, show_default=True, help="Of expectation maximization, for wiener.")
+@click.option("--mixture", type=click.Path(path_type=Path), help="Audio of the mixture.  [default: the track's source]")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder, for a file per target.")
+@click.option("--format", "suffix", default="wav", show_default=True, help="wav, flac, ...")
+def separate(
+    store: str, track: str, method: str, iterations: int, mixture: Path | None, output: Path, suffix: str
+) -> None:
+    """Separate a mixture by the magnitudes of its targets.
+
+    Writes a file for each target of TRACK in STORE, but for the mixture.
+    """
+    from contextlib import ExitStack
+
+    from norbert_store._command.output import console, seconds_progress
+    from norbert_store._resynthesis import separate as separate_track
+    from norbert_store._sources.files import open_output
+    from norbert_store._store import open_store
+
+    chosen = _track(open_store(store), track)
+    with ExitStack() as stack:
+        on_progress = stack.enter_context(seconds_progress(console(), chosen.duration))
+        files: dict[str, Any] = {}
+        for blocks in separate_track(chosen, mixture, method, iterations=iterations):
+            for target, block in blocks.items():
+                if target not in files:
+                    output.mkdir(parents=True, exist_ok=True)
+                    place = output / f"{target}.{suffix}"
+                    files[target] = stack.enter_context(open_output(place, chosen.rate, len(chosen.channels)))
+                files[target].write(block)
+            on_progress(len(block) / chosen.rate)
+    click.echo(f"wrote {', '.join(f'{target}.{suffix}' for target in files)} to {output}")
+
+
+# ---- shared by commands
+
+
+def _track(db: Any, track: str) -> Track:
+    """Find a track by its name; failing that, by its position."""
+    found: Track = db[int(track)] if track not in db and track.removeprefix("-").isdecimal() else db[track]
+    return found
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(line.strip() for line in str(error).splitlines()) or type(error).__name__

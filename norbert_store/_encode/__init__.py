@@ -1,0 +1,1 @@
+"""Magnitudes to JPEGs, by what can be heard."""

@@ -1,0 +1,110 @@
+"""What levels are read as: magnitudes, levels, decibels, or any function of one value, which is evaluated 256 times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from norbert_store._read.frames import Reader, Request
+from norbert_store._spectra.levels import LookUp
+from norbert_store.errors import FormatError
+
+Values = Literal["magnitude", "levels", "decibel"]
+
+Function = Callable[[NDArray[np.float32]], NDArray[Any]]
+
+
+class ReadValues:
+    """Reads a store's values through a function of each.
+
+    Parameters
+    ----------
+    function : callable
+        Of an array of magnitudes, float32, to an array of the same shape.
+    reader : Reader
+        Of the store.
+    levels : bool
+        Whether levels are wanted as they are, uint8; there is no function then.
+    """
+
+    def __init__(self, function: Function, reader: Reader, levels: bool = False) -> None:
+        has_levels = reader.layout.codecs is None
+        if levels and not has_levels:
+            raise FormatError(f"{reader.name} has no levels: its chunks are encoded by other codecs")
+        # where the table says all, the function may be one that can't be sent to other processes
+        self._function = None if has_levels else function
+        values = np.arange(256, dtype=np.uint8) if levels else _evaluate(function, reader.table)
+        self.look_up = LookUp(values)
+        self.dtype = values.dtype
+
+    @property
+    def table(self) -> NDArray[Any]:
+        """What each level stands for."""
+        return self.look_up.values
+
+    def read(self, reader: Reader, requests: Sequence[Request]) -> None:
+        """Read frames into the caller's arrays; stores of other codecs have no levels, and the function is called."""
+        if self._function is None:
+            reader.read_into(requests, self.look_up)
+            return
+        for request in requests:
+            frames = np.arange(request.start, request.start + request.out.shape[1])
+            magnitude = reader.magnitude([request.target], request.channels, frames, request.bins, request.row)
+            request.out[...] = self._function(magnitude[0])
+
+
+def values_of(values: Values | Function, reader: Reader) -> ReadValues:
+    """Return what reads values.
+
+    Parameters
+    ----------
+    values : str or callable
+        "magnitude"; "levels" (uint8); "decibel": 20 log10 of the magnitude, of the smallest that isn't 0 where it is
+        0; or a function of one value, which gets an array of magnitudes and returns as many numbers.
+    reader : Reader
+        Of the store.
+
+    Raises
+    ------
+    ValueError
+        If it is none of them, or the function doesn't return a number for each value.
+    FormatError
+        If levels are wanted of a store that has none.
+    """
+    if callable(values):
+        return ReadValues(values, reader)
+    if values == "magnitude":
+        return ReadValues(_magnitude, reader)
+    if values == "levels":
+        return ReadValues(_magnitude, reader, levels=True)
+    if values == "decibel":
+        return ReadValues(Decibel(float(reader.table[reader.table > 0].min())), reader)
+    raise ValueError(f"expected values to be 'magnitude', 'levels', 'decibel' or a function, found {values!r}")
+
+
+class Decibel:
+    """20 log10 of magnitudes, not below the smallest that isn't 0."""
+
+    def __init__(self, lowest: float) -> None:
+        self._lowest = lowest
+
+    def __call__(self, magnitude: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Convert an array."""
+        return 20 * np.log10(np.maximum(magnitude, self._lowest))
+
+
+def _magnitude(magnitude: NDArray[np.float32]) -> NDArray[np.float32]:
+    return magnitude
+
+
+def _evaluate(function: Function, table: NDArray[np.float32]) -> NDArray[np.float32]:
+    values = np.asarray(function(table.copy()))
+    if values.shape != table.shape or not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
+        raise ValueError(
+            f"the function must return a real number for each of {len(table)} magnitudes, found {values.dtype} of "
+            f"shape {values.shape}"
+        )
+    return values.astype(np.float32)

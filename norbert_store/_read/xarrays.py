@@ -1,0 +1,133 @@
+"""Lazy xarray objects over the reader: what a selection touches is read when its values are asked for, no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import xarray
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from norbert_store._format.document import DIMENSIONS
+from norbert_store._read.frames import Reader
+
+Values = Literal["magnitude", "levels"]
+
+TRACK_DIMENSIONS = ("target", "channel", "time", "frequency")
+
+
+class LazyFrames(BackendArray):
+    """Frames of the packed axis, as an array (targets, channels, frames, bins) that is read when it is indexed.
+
+    Parameters
+    ----------
+    reader : Reader
+    values : str
+        "magnitude" (float32) or "levels" (uint8).
+    start, frames : int
+        Where the frames begin along the packed axis, and how many there are.
+    row : int, optional
+        Of the track table, if all frames belong to one track.
+    """
+
+    def __init__(self, reader: Reader, values: Values, start: int, frames: int, row: int | None = None) -> None:
+        document = reader.document
+        self.shape = (len(document.targets), len(document.channels), frames, document.layout.bins)
+        self.dtype = np.dtype(np.float32 if values == "magnitude" else np.uint8)
+        self._reader, self._values, self._start, self._row = reader, values, start, row
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        targets, channels, frames = (_positions(k, size) for k, size in zip(key[:3], self.shape[:3], strict=True))
+        # a chunk is decoded whole anyhow, so single bins are picked from what was read; xarray gives rising slices
+        bins = key[3] if isinstance(key[3], slice) else slice(None)
+        read = self._reader.magnitude if self._values == "magnitude" else self._reader.levels
+        values = read(targets.tolist(), channels.tolist(), self._start + frames, bins, self._row)
+        if not isinstance(key[3], slice):
+            values = values[..., np.asarray(key[3])]
+        drop = tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key[:3])
+        return values[drop]
+
+    def preferred_chunks(self) -> dict[str, tuple[int, ...]]:
+        """Chunk sizes for dask, by axis: whole shards of one target."""
+        layout = self._reader.layout
+        edges = np.arange(
+            self._start // layout.shard_frames + 1, 1 + (self._start + self.shape[2]) // layout.shard_frames
+        )
+        inner = edges * layout.shard_frames - self._start
+        bounds = np.unique(np.concatenate(([0], inner, [self.shape[2]])))
+        time = tuple(np.diff(bounds).tolist()) or (0,)
+        return {
+            "target": (1,) * self.shape[0],
+            "channel": (self.shape[1],),
+            "time": time,
+            "frequency": (self.shape[3],),
+        }
+
+
+class LazyColumn(BackendArray):
+    """A column of the track table (tracks, ...), read when it is indexed.
+
+    Parameters
+    ----------
+    reader : Reader
+    name : str
+    rows : ndarray of int, optional
+        Those of the table that it holds, in order; all of them if left out.
+    """
+
+    def __init__(self, reader: Reader, name: str, rows: NDArray[np.int64] | None = None) -> None:
+        (column,) = (column for column in reader.document.columns if column.name == name)
+        of_each = (len(reader.document.targets),) if name == "present" else ()
+        self.shape = (reader.document.tracks if rows is None else len(rows), *of_each)
+        self.dtype = np.dtype(object if column.data_type == "string" else column.data_type)
+        self._reader, self._name, self._rows = reader, name, rows
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER_1VECTOR, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> Any:
+        values = self._reader.column(self._name)
+        return (values if self._rows is None else values[self._rows])[key]
+
+
+def lazy_column(reader: Reader, name: str, rows: NDArray[np.int64] | None = None) -> xarray.Variable:
+    """Make a lazy variable of a column."""
+    array = LazyColumn(reader, name, rows)
+    return xarray.Variable(("track", "target")[: len(array.shape)], indexing.LazilyIndexedArray(array))
+
+
+def lazy_dataset(
+    array: LazyFrames, dimensions: Sequence[str], coordinates: dict[str, Any], values: Values
+) -> xarray.Dataset:
+    """Put a lazy array and its coordinates into a data set of one variable, named for its values."""
+    chunks = array.preferred_chunks()
+    variable = xarray.Variable(
+        dimensions,
+        indexing.LazilyIndexedArray(array),
+        encoding={"preferred_chunks": dict(zip(dimensions, chunks.values(), strict=True))},
+    )
+    return xarray.Dataset({values: variable}, coords=coordinates)
+
+
+def packed_dataset(reader: Reader, values: Values, frequencies: NDArray[np.float64]) -> xarray.Dataset:
+    """All tracks along one packed axis."""
+    document = reader.document
+    coordinates = {
+        "target": list(document.targets),
+        "channel": list(document.channels),
+        "frequency": frequencies,
+    }
+    array = LazyFrames(reader, values, 0, document.frames)
+    return lazy_dataset(array, DIMENSIONS, coordinates, values)
+
+
+def _positions(key: Any, size: int) -> NDArray[np.int64]:
+    if isinstance(key, slice):
+        return np.arange(*key.indices(size))
+    return np.atleast_1d(np.asarray(key, dtype=np.int64))

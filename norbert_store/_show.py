@@ -1,0 +1,151 @@
+"""What a person looks at: notebook views and pictures of stores and tracks.
+
+Names of tracks are text of unknown origin: whatever is shown as HTML is escaped here.
+"""
+
+from __future__ import annotations
+
+import os
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from norbert_store._store import Store, Track
+
+_MOST_ROWS = 10
+_MOST_COLUMNS = 1500
+_MOST_LINES = 300
+_RANGE_DECIBEL = 90.0
+_LOWEST_SHOWN = 40.0
+
+
+def store_html(store: Store) -> str:
+    """Show a store in a notebook: what it holds, and its first tracks."""
+    rows = [[track.name, track.split, f"{track.duration:.1f} s"] for track in _first(store, _MOST_ROWS)]
+    if len(store) > _MOST_ROWS:
+        rows.append([f"... {len(store) - _MOST_ROWS} more", "", ""])
+    facts, tracks = _facts_html(store.facts()), _table_html(("track", "split", "length"), rows)
+    return f"<b>Store</b> {escape(store.location)}{facts}{tracks}"
+
+
+def track_html(track: Track) -> str:
+    """Show a track in a notebook."""
+    facts = {
+        "split": track.split,
+        "length": f"{track.duration:.2f} s, {track.frames} frames",
+        "targets": ", ".join(target for target, there in track.present.items() if there),
+        "source": track.source,
+        **{key: str(value) for key, value in track.labels.items()},
+    }
+    return f"<b>Track</b> {escape(track.name)}{_facts_html(facts)}"
+
+
+def plot_track(track: Track) -> Figure:
+    """Draw a track: a spectrogram for each target, mean over channels, in dB over time and the logarithm of frequency.
+
+    Parameters
+    ----------
+    track : Track
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Not yet shown or saved.
+    """
+    from matplotlib.figure import Figure
+
+    targets = [target for target, there in track.present.items() if there]
+    figure = Figure(figsize=(10, 0.9 + 1.9 * len(targets)), layout="constrained")
+    figure.suptitle(_plain(track.name))
+    axes = figure.subplots(len(targets), sharex=True, squeeze=False)[:, 0]
+    magnitude, reference = track.magnitude, track.curve.reference
+    frames = _spread(track.frames, _MOST_COLUMNS)
+    seconds = magnitude.time.values[frames]
+    lines, edges = _log_lines(magnitude.frequency.values)
+    for axis, target in zip(axes, targets, strict=True):
+        mean = magnitude.sel(target=target).values.mean(axis=0)[np.ix_(frames, lines)]
+        decibel = 20 * np.log10(np.maximum(mean / reference, 10 ** (-_RANGE_DECIBEL / 20)))
+        image = axis.imshow(
+            decibel.T,
+            origin="lower",
+            aspect="auto",
+            extent=(seconds[0], max(seconds[-1], seconds[0] + 1e-3), 0, 1),
+            vmin=-_RANGE_DECIBEL,
+            vmax=0,
+            cmap="magma",
+        )
+        _label_frequencies(axis, edges)
+        axis.set_ylabel(f"{_plain(target)}\nHz")
+    axes[-1].set_xlabel("seconds")
+    figure.colorbar(image, ax=axes, label=f"dB re {reference:g}", shrink=min(1.0, 3 / len(targets)))
+    return figure
+
+
+def save_plot(track: Track, file: str | os.PathLike[str]) -> None:
+    """Draw a track into a file; the suffix tells the format (png, pdf, svg, ...).
+
+    Raises
+    ------
+    ValueError
+        If the suffix is none that can be drawn.
+    OSError
+        If the file can't be written.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    # matplotlib itself takes a file without a suffix, and writes another one
+    if Path(file).suffix.removeprefix(".").lower() not in known:
+        raise ValueError(f"{os.fspath(file)} can't be drawn; expected a file named .{', .'.join(sorted(known))}")
+    plot_track(track).savefig(file, dpi=130)
+
+
+def _first(store: Store, count: int) -> list[Track]:
+    return [store[i] for i in range(min(len(store), count))]
+
+
+def _spread(size: int, most: int) -> NDArray[np.int64]:
+    """Positions spread over an axis, at most so many."""
+    return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
+
+
+def _log_lines(frequencies: NDArray[np.float64]) -> tuple[NDArray[np.int64], tuple[float, float]]:
+    """Bins for lines that are evenly spaced in the logarithm of frequency, and the lowest and highest frequency."""
+    low = max(_LOWEST_SHOWN, float(frequencies[frequencies > 0][0])) if (frequencies > 0).any() else 1.0
+    high = max(float(frequencies[-1]), low * 1.01)
+    wanted = np.geomspace(low, high, _MOST_LINES)
+    nearest = np.abs(frequencies[np.newaxis] - wanted[:, np.newaxis]).argmin(axis=1)
+    return nearest, (low, high)
+
+
+def _label_frequencies(axis: Any, edges: tuple[float, float]) -> None:
+    low, high = edges
+    marks = [mark for mark in (50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000) if low <= mark <= high][::2]
+    axis.set_yticks([np.log(mark / low) / np.log(high / low) for mark in marks], [f"{mark:,}" for mark in marks])
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib shows as it is: a dollar sign would begin a formula."""
+    return text.replace("$", r"\$")
+
+
+def _facts_html(facts: dict[str, str]) -> str:
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{escape(key)}</th><td style='text-align:left'>{escape(value)}</td></tr>"
+        for key, value in facts.items()
+    )
+    return f"<table>{rows}</table>"
+
+
+def _table_html(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    cells = "".join(f"<th style='text-align:left'>{escape(title)}</th>" for title in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><tr>{cells}</tr>{body}</table>"

@@ -1,0 +1,1 @@
+"""Numbers only: levels, the short-time Fourier transform, bins of frequency, Bark bands."""

@@ -1,0 +1,138 @@
+"""How values are distributed, for each target and frequency: what networks are normalised by.
+
+Levels are counted once, and the counts kept beside the store; the mean and deviation of any function of a value follow
+from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray
+from numpy.typing import NDArray
+
+from norbert_store._format.document import MAGNITUDE
+from norbert_store._read.threads import for_each
+from norbert_store._read.values import Function, Values, values_of
+
+if TYPE_CHECKING:
+    from norbert_store._store import Store
+
+_FRAMES_AT_A_TIME = 1024
+
+
+def statistics(store: Store, values: Values | Function = "magnitude") -> xarray.Dataset:
+    """Mean and standard deviation of a store's values; public as `Store.statistics`.
+
+    Parameters
+    ----------
+    store : Store
+    values : str or callable
+        As for `norbert_store._read.values.values_of`.
+
+    Returns
+    -------
+    xarray.Dataset
+        "mean" and "deviation" (target, frequency), float64, and "frames" (target): how many were counted, of all
+        channels. NaN where no track has a target.
+    """
+    table = values_of(values, store._reader).table.astype(np.float64)
+    counts = level_counts(store)
+    frames = counts[:, 0].sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        share = counts / frames[:, np.newaxis, np.newaxis]
+    mean = share @ table
+    deviation = np.sqrt((share * (table - mean[..., np.newaxis]) ** 2).sum(axis=-1))
+    return xarray.Dataset(
+        {
+            "mean": (("target", "frequency"), mean),
+            "deviation": (("target", "frequency"), deviation),
+            "frames": (("target",), frames),
+        },
+        coords={"target": list(store.targets), "frequency": store.frequencies},
+    )
+
+
+def level_counts(store: Store) -> NDArray[np.int64]:
+    """Count levels (targets, bins, 256), or read how many there were the last time."""
+    shape = len(store.targets), store._reader.layout.bins, 256
+    cache = _cache(store)
+    if cache is None:
+        return _count(store, shape)
+    state = _state(store)
+    counts = _kept(cache, state, shape)
+    if counts is None:
+        counts = _count(store, shape)
+        _keep(cache, state, counts)
+    return counts
+
+
+def _cache(store: Store) -> Path | None:
+    """Where counts are kept: a file for each selection of a store's tracks."""
+    folder = store._reader.storage.folder
+    if folder is None:
+        return None
+    folder, rows = folder.absolute(), store._all_rows
+    every = np.array_equal(rows, np.arange(store._reader.document.tracks))
+    which = "" if every else f"-{hashlib.sha256(rows.tobytes()).hexdigest()[:8]}"
+    return folder.with_name(f"{folder.name}.statistics{which}.npz")
+
+
+def _state(store: Store) -> str:
+    """What changes when tracks are added, or shards made again: their sizes, and when they were written."""
+    storage = store._reader.storage
+    shards = [(key, (storage.state(key) or ())[1:3]) for key in storage.list(f"{MAGNITUDE}/c")]
+    what = store._reader.document.checksum, store._all_rows.tolist(), shards
+    return hashlib.sha256(repr(what).encode()).hexdigest()
+
+
+def _kept(cache: Path, state: str, shape: tuple[int, ...]) -> NDArray[np.int64] | None:
+    """Read counts of this state; None if there are none."""
+    # what is damaged raises what it happens to raise; and NumPy leaves a file open then that it opened itself
+    with suppress(Exception), cache.open("rb") as opened, np.load(opened) as file:
+        if file["state"] == state and file["counts"].shape == shape:
+            return np.asarray(file["counts"], np.int64)
+    return None
+
+
+def _keep(cache: Path, state: str, counts: NDArray[np.int64]) -> None:
+    partial = cache.with_name(f"{cache.stem}.{secrets.token_hex(4)}.npz")
+    with suppress(OSError):  # a folder that can't be written is no reason to fail
+        try:
+            np.savez_compressed(partial, counts=counts, state=state)
+            os.replace(partial, cache)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _count(store: Store, shape: tuple[int, int, int]) -> NDArray[np.int64]:
+    reader, rows = store._reader, store._all_rows
+    channels = list(range(len(store.channels)))
+    counts = np.zeros(shape, np.int64)
+    first_count = 256 * np.arange(reader.layout.bins)
+    lock = Lock()
+    (starts, frames), present = reader.extents(rows), reader.column("present")[rows]
+    pieces = [
+        (target, int(row), int(start) + begin, min(_FRAMES_AT_A_TIME, int(length) - begin))
+        for row, start, length, there in zip(rows, starts, frames, present, strict=True)
+        for target in np.flatnonzero(there).tolist()
+        for begin in range(0, int(length), _FRAMES_AT_A_TIME)
+    ]
+
+    def count(piece: tuple[int, int, int, int]) -> None:
+        target, row, first, length = piece
+        levels = reader.levels([target], channels, np.arange(first, first + length), slice(None), row)
+        places = (levels.reshape(-1, reader.layout.bins) + first_count).ravel()
+        found = np.bincount(places, minlength=counts[0].size).reshape(counts[0].shape)
+        with lock:
+            counts[target] += found
+
+    for_each(count, pieces)
+    return counts

@@ -1,0 +1,326 @@
+"""A bundle: whole tracks on their way into shards that are theirs alone.
+
+Magnitudes become chunks, chunks wait for their shard to fill up, and full shards are written. At most one shard per
+target is in memory, encoded. A track that fails is undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from norbert_store._encode.search import ChunkEncoder, Encoding
+from norbert_store._format.document import Document, shard_key
+from norbert_store._format.shard import ChunkPlace, pack, with_checksum
+from norbert_store._sources.stems import Stems, blocks_of_stems
+from norbert_store._spectra.bins import StoredTransform
+from norbert_store._spectra.levels import TOLERANCE, as_floats, check_magnitude, round_up
+from norbert_store._spectra.stft import StftStream
+from norbert_store._storage.storage import Storage
+from norbert_store.errors import AudioError, MagnitudeError, NorbertStoreError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a track came to lie.
+
+    Attributes
+    ----------
+    start, frames : int
+        Along the packed axis.
+    samples : int
+        Length of the audio.
+    present : tuple of bool
+        For each target of the store.
+    """
+
+    start: int
+    frames: int
+    samples: int
+    present: tuple[bool, ...]
+
+
+@dataclass
+class _OpenShard:
+    """The shard of one target that fills up: its number, and its chunks so far."""
+
+    number: int = -1
+    chunks: dict[ChunkPlace, bytes] = field(default_factory=dict)
+
+    def copy(self) -> _OpenShard:
+        return _OpenShard(self.number, dict(self.chunks))
+
+
+class Bundle:
+    """Takes tracks one after the other, and owns the shards from its beginning on.
+
+    Parameters
+    ----------
+    storage : Storage
+    document : Document
+        For labels, layout and encoder; what it says is committed doesn't matter here.
+    transform : StoredTransform
+    first_chunk : int
+        Where the bundle begins along the packed axis, in chunks; a shard's beginning.
+    end_chunk : int, optional
+        Where the next bundle begins, if that is known: this one stays before it.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        document: Document,
+        transform: StoredTransform,
+        first_chunk: int,
+        end_chunk: int | None = None,
+    ) -> None:
+        self.document = document
+        self.transform = transform
+        self.next_chunk = first_chunk
+        self.end_chunk = end_chunk
+        self.encoding = Encoding(document, transform)
+        self._storage = storage
+        self._open = {target: _OpenShard() for target in document.targets}
+        self._written_by_track: list[str] = []
+
+    def add(self, name: str, stems: Stems) -> Place:
+        """Take a track of audio.
+
+        Parameters
+        ----------
+        name : str
+            For errors.
+        stems : mapping or iterable
+            As `norbert_store._writer.Writer.add` takes them.
+
+        Raises
+        ------
+        TrackError, AudioError, SourceError, MagnitudeError
+            As `Writer.add`.
+        """
+        with self.track(name) as track:
+            for target, block in blocks_of_stems(stems, self.document.targets, self.transform.stft.rate):
+                track.push(target, block)
+            return track.place(samples=track.finish())
+
+    @contextmanager
+    def track(self, name: str) -> Iterator[TrackEncoder]:
+        """Take one track; whatever is raised within undoes it.
+
+        Parameters
+        ----------
+        name : str
+            For errors.
+        """
+        before = {target: shard.copy() for target, shard in self._open.items()}
+        self._written_by_track = []
+        encoder = TrackEncoder(self)
+        try:
+            yield encoder
+        except BaseException as error:
+            # a shard that the track completed must not stay: another track's absent stem may come to lie there
+            for key in self._written_by_track:
+                self._storage.delete(key)
+            self._open = before
+            if isinstance(error, NorbertStoreError):
+                raise type(error)(f"track {name!r}: {error}") from error
+            raise
+        self.next_chunk += self.document.layout.chunks(encoder.frames)
+
+    def put(self, target: str, channel: int, chunk: int, jpeg: bytes) -> None:
+        """Put one encoded chunk at its place along the packed axis; write the shard before, if this begins another.
+
+        Raises
+        ------
+        AudioError
+            If the place belongs to the next bundle.
+        """
+        if self.end_chunk is not None and chunk >= self.end_chunk:
+            raise AudioError(f"target {target!r} is longer than the header of its file says; write the file anew")
+        number, within = divmod(chunk, self.document.layout.shard_chunks)
+        shard = self._open[target]
+        if number != shard.number:
+            self._write(target)
+            shard.number = number
+        shard.chunks[channel, within] = with_checksum(jpeg)
+
+    def finish(self) -> None:
+        """Write the shards that are open."""
+        for target in self._open:
+            self._write(target)
+
+    def _write(self, target: str) -> None:
+        shard = self._open[target]
+        if shard.chunks:
+            position = self.document.targets.index(target)
+            channels, chunks = len(self.document.channels), self.document.layout.shard_chunks
+            key = shard_key(position, shard.number)
+            self._storage.set(key, pack(shard.chunks, channels, chunks, position, shard.number))
+            self._written_by_track.append(key)
+        shard.chunks = {}
+
+
+class TrackEncoder:
+    """Encodes one track, all of whose stems may come in any order; made by `Bundle.track`."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._document = bundle.document
+        self._streams: dict[str, StftStream] = {}
+        self._encoders: dict[str, ChunkEncoder] = {}
+        self._frames: dict[str, int] = {}
+        self._chunks: dict[str, int] = {}  # that were put
+        self._too_large: dict[str, float] = {}
+
+    @property
+    def frames(self) -> int:
+        """Length of the track, once it is finished."""
+        return next(iter(self._frames.values()))
+
+    def place(self, samples: int) -> Place:
+        """Tell where the track lies, once it is finished."""
+        start = self._bundle.next_chunk * self._document.layout.chunk_frames
+        return Place(start, self.frames, samples, tuple(target in self._frames for target in self._document.targets))
+
+    # ---- from audio
+
+    def push(self, target: str, block: NDArray[Any]) -> None:
+        """Take the next samples (samples, channels) of a stem.
+
+        Raises
+        ------
+        AudioError
+            If the number of channels isn't the store's.
+        """
+        channels = len(self._document.channels)
+        if block.shape[1] != channels:
+            labels = ", ".join(self._document.channels)
+            raise AudioError(
+                f"target {target!r} has {block.shape[1]} channels; the store has {channels} ({labels}): "
+                "mix or copy the channels before"
+            )
+        if target not in self._streams:
+            stft, frames = self._bundle.transform.stft, self._document.layout.chunk_frames
+            self._streams[target] = StftStream(stft, channels, np.float32, frames)
+            self._begin(target)
+        for spectrum in self._streams[target].push(block):
+            self._encode_spectrum(target, spectrum)
+
+    def finish(self) -> int:
+        """Encode what is left of the audio; return the length of the track in samples.
+
+        Raises
+        ------
+        AudioError
+            If there was no audio, or stems differ in length.
+        MagnitudeError
+            If a magnitude exceeded the reference.
+        """
+        if not self._streams:
+            raise AudioError("there is no audio; give at least one stem")
+        samples = _one_length(
+            {target: stream.samples for target, stream in self._streams.items()}, "samples", AudioError
+        )
+        if samples == 0:
+            raise AudioError("its stems hold no samples")
+        for target, stream in self._streams.items():
+            for spectrum in stream.finish():
+                self._encode_spectrum(target, spectrum)
+            self._end(target)
+        self._check_reference()
+        return samples
+
+    def _encode_spectrum(self, target: str, spectrum: NDArray[Any]) -> None:
+        magnitude = self._bundle.transform.reduce(np.abs(spectrum))
+        self._encode(target, magnitude, spectrum[..., : magnitude.shape[-1]])
+
+    # ---- from magnitudes
+
+    def push_magnitude(self, target: str, magnitude: Any) -> None:
+        """Take all magnitudes (channels, frames, bins) of a stem.
+
+        Raises
+        ------
+        MagnitudeError
+            If the shape isn't the store's, or values are no magnitudes.
+        """
+        layout, channels = self._document.layout, len(self._document.channels)
+        shape = tuple(np.shape(magnitude))
+        if len(shape) != 3 or shape[0] != channels or shape[2] != layout.bins or shape[1] == 0:
+            raise MagnitudeError(
+                f"target {target!r}: expected magnitudes (channels, frames, bins) of shape "
+                f"({channels}, frames, {layout.bins}), found {shape}"
+            )
+        if not hasattr(magnitude, "__getitem__") or isinstance(magnitude, list | tuple):
+            magnitude = np.asarray(magnitude)
+        self._begin(target)
+        for start in range(0, shape[1], layout.chunk_frames):
+            block = np.asarray(magnitude[:, start : start + layout.chunk_frames])
+            self._encode(target, np.moveaxis(as_floats(block), 0, 1))
+        self._end(target)
+
+    def finish_magnitude(self) -> int:
+        """Return the number of frames.
+
+        Raises
+        ------
+        MagnitudeError
+            If there were no magnitudes, stems differ in length, or a magnitude exceeded the reference.
+        """
+        if not self._frames:
+            raise MagnitudeError("there are no magnitudes; give those of at least one target")
+        frames = _one_length(self._frames, "frames", MagnitudeError)
+        self._check_reference()
+        return frames
+
+    # ---- both
+
+    def _begin(self, target: str) -> None:
+        self._encoders[target] = self._bundle.encoding.stem()
+        self._frames[target] = self._chunks[target] = 0
+
+    def _encode(self, target: str, magnitude: NDArray[Any], spectrum: NDArray[Any] | None = None) -> None:
+        """Encode the next chunk of all channels: magnitudes (frames, channels, bins), and the spectrum behind them."""
+        self._frames[target] += len(magnitude)
+        try:
+            check_magnitude(magnitude)
+        except MagnitudeError as error:
+            raise MagnitudeError(f"target {target!r}: {error}") from None
+        highest = float(magnitude.max())
+        if highest > self._document.layout.curve.reference * (1 + TOLERANCE) or self._too_large:
+            # nothing more is written, but the rest is looked through, to tell which reference the whole track needs
+            self._too_large[target] = max(highest, self._too_large.get(target, 0))
+            return
+        self._put(target, self._encoders[target].push(magnitude, spectrum))
+
+    def _end(self, target: str) -> None:
+        if not self._too_large:
+            self._put(target, self._encoders[target].finish())
+
+    def _put(self, target: str, chunks: list[list[bytes]]) -> None:
+        for jpegs in chunks:
+            chunk = self._bundle.next_chunk + self._chunks[target]
+            for channel, jpeg in enumerate(jpegs):
+                self._bundle.put(target, channel, chunk, jpeg)
+            self._chunks[target] += 1
+
+    def _check_reference(self) -> None:
+        if self._too_large:
+            target, highest = max(self._too_large.items(), key=lambda item: item[1])
+            reference = self._document.layout.curve.reference
+            raise MagnitudeError(
+                f"target {target!r} has a magnitude of {highest:.6g}, above the reference {reference:g} of the store; "
+                f"create the store with reference={round_up(highest)!r} or more, or scale the audio down"
+            )
+
+
+def _one_length(lengths: Mapping[str, int], unit: str, error: type[NorbertStoreError]) -> int:
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{target} {length}" for target, length in lengths.items())
+        raise error(f"its stems differ in length ({unit}: {found}); cut or pad them to the same")
+    return next(iter(lengths.values()))

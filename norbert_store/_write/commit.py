@@ -1,0 +1,359 @@
+"""What makes tracks part of a store: rows of the track table, and the one document that commits them.
+
+The order is always: shards (`norbert_store._write.bundle`), rows, then the document, each of them on disk before the
+next is written. A process that dies at any moment leaves the last committed state, and perhaps files that no document
+knows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from norbert_store._format.document import MAGNITUDE, ROOT_KEY, TRACK_GROUP, Document, group_document, json_bytes
+from norbert_store._format.table import (
+    ROWS_PER_CHUNK,
+    Column,
+    Label,
+    check_labels,
+    check_name,
+    check_text,
+    metadata_text,
+)
+from norbert_store._spectra.bins import StoredTransform, transform_from_config
+from norbert_store._storage.folder import PARTIAL_SUFFIX
+from norbert_store._storage.lock import LOCK_KEY, WriterLock
+from norbert_store._storage.storage import Storage, decode_array, encode_array
+from norbert_store.errors import (
+    DamagedError,
+    FormatError,
+    NorbertStoreError,
+    StoreExistsError,
+    StoreNotFoundError,
+    TrackError,
+)
+
+COMMIT_SECONDS = 5.0
+
+# what is written before the first document: nobody else's files, and no shard of a store whose document was lost
+_BEGUN = re.compile(
+    rf"(zarr\.json|(target|channel|frequency)/(zarr\.json|c/0)|{MAGNITUDE}/zarr\.json|{TRACK_GROUP}/([^/]+/)?zarr\.json)"
+    rf"(\.[0-9a-f]{{8}}{re.escape(PARTIAL_SUFFIX)})?"
+)
+
+Row = dict[str, Any]
+"""A row of the track table: values by column, as far as they are known."""
+
+
+class Committer:
+    """The one that writes a store's table and document; nobody else does, as long as it is open.
+
+    Made by `Committer.new` or `Committer.of`.
+
+    Parameters
+    ----------
+    storage : Storage
+    document : Document
+        What is committed.
+    transform : StoredTransform
+    lock : WriterLock
+    """
+
+    def __init__(self, storage: Storage, document: Document, transform: StoredTransform, lock: WriterLock) -> None:
+        self.document = document
+        self.transform = transform
+        self.storage = storage
+        self._lock = lock
+        self._labels = document.labels
+        self._names = set(self._column("name", 0))
+        block = document.tracks // ROWS_PER_CHUNK
+        columns = {column.name: self._column(column.name, block) for column in document.columns}
+        # rows of the table's last chunk, which is written again when rows are added
+        self._last_rows: list[Row] = [
+            dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+        ]
+        self._waiting: list[Row] = []
+        self._committed_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except NorbertStoreError:
+            # what went wrong first is what people need to know
+            if error is None:
+                raise
+
+    @classmethod
+    def new(cls, storage: Storage, document: Document, transform: StoredTransform) -> Committer:
+        """Write an empty store: it can be opened from now on.
+
+        Raises
+        ------
+        StoreExistsError
+            If there is something at the location.
+        StoreInUseError
+            If somebody is writing there.
+        """
+        committed = document.to_json()  # before anything is written: a transform may hold what JSON can't
+        if not storage.is_empty():
+            if storage.size(LOCK_KEY) is not None:
+                WriterLock(storage).release()  # who is at it is the better message
+            raise _exists(storage)
+        lock = WriterLock(storage)
+        try:
+            if storage.get(ROOT_KEY) is not None:
+                raise _exists(storage)
+            _write_array_documents(storage, document)
+            write_coordinates(storage, document, transform)
+            storage.set(ROOT_KEY, committed)
+            return cls(storage, document, transform, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def of(cls, storage: Storage) -> Committer:
+        """Go on with a store, after what a process that died has left behind is deleted.
+
+        Raises
+        ------
+        StoreNotFoundError
+            If there is none.
+        StoreInUseError
+            If somebody else is writing there.
+        FormatError
+            If what is there is no store, or one of other codecs.
+        """
+        data = storage.get(ROOT_KEY)
+        if data is None:
+            raise StoreNotFoundError(f"there is no store at {storage.name}: expected a {ROOT_KEY} there")
+        lock = WriterLock(storage)
+        try:
+            # what another writer committed while this one waited at the door
+            document = Document.from_json(storage.get(ROOT_KEY) or data, storage.name)
+            if document.layout.codecs is not None:
+                names = ", ".join(str(codec.get("name")) for codec in document.layout.codecs)
+                raise FormatError(f"{storage.name} can't be written on: its chunks are encoded by {names}")
+            transform = transform_from_config(document.transform, _frequencies(storage, document))
+            _sweep(storage, document)
+            return cls(storage, document, transform, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    # ---- what may come in
+
+    def check(
+        self,
+        name: str,
+        split: str = "",
+        source: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        labels: Mapping[str, Label] | None = None,
+    ) -> tuple[Row, tuple[Column, ...]]:
+        """Check what goes into the track table, before any work is done; return it, and columns that are new.
+
+        Raises
+        ------
+        TrackError
+            If it doesn't fit.
+        """
+        if check_name(name) in self._names:
+            raise TrackError(f"there is a track named {name!r} already; every name stands once")
+        new = check_labels(labels, self._labels, len(self._names))
+        row = {
+            "name": name,
+            "split": check_text(f"the split of {name!r}", split),
+            "source": check_text(
+                f"the source of {name!r}", os.fspath(source) if isinstance(source, os.PathLike) else source
+            ),
+            "metadata": metadata_text(metadata),
+            **{label: value for label, value in (labels or {}).items() if value is not None},
+        }
+        return row, tuple(new.values())
+
+    def expect(self, row: Row, new_columns: tuple[Column, ...]) -> None:
+        """Take a checked row's name and columns; no other track can have that name from now on."""
+        self._names.add(row["name"])
+        self._labels = (*self._labels, *new_columns)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of all tracks that are there or expected."""
+        return frozenset(self._names)
+
+    # ---- commits
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Take the rows of a bundle whose shards are written; commit, if the last time is some seconds ago."""
+        self._waiting += rows
+        if time.monotonic() - self._committed_at >= COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Make all whole bundles visible to readers.
+
+        Raises
+        ------
+        StoreInUseError
+            If somebody took this process for dead, and writes in its place.
+        """
+        if self._waiting:
+            last, layout = self._waiting[-1], self.document.layout
+            document = replace(
+                self.document,
+                tracks=self.document.tracks + len(self._waiting),
+                frames=last["start"] + layout.chunks(last["frames"]) * layout.chunk_frames,
+                labels=self._labels,
+            )
+            rows = self._last_rows + self._waiting
+            self._lock.renew()  # before the rows, too: they may be another's by now
+            self._write_rows(document, rows)
+            self.storage.set(ROOT_KEY, document.to_json())
+            self.document = document
+            self._last_rows = rows[len(rows) // ROWS_PER_CHUNK * ROWS_PER_CHUNK :]
+            self._waiting = []
+        self._committed_at = time.monotonic()
+
+    def close(self) -> None:
+        """Commit, and let others write."""
+        try:
+            self.commit()
+            self._lock.renew()
+            # programs that don't know consolidated metadata read these
+            _write_array_documents(self.storage, self.document)
+        finally:
+            self._lock.release()
+
+    def _column(self, name: str, first_block: int) -> list[Any]:
+        """Read a column from a block of rows on."""
+        metadata = self.document.arrays()[f"{TRACK_GROUP}/{name}"]
+        values: list[Any] = []
+        for block in range(first_block, -(-self.document.tracks // ROWS_PER_CHUNK)):
+            rows = min(ROWS_PER_CHUNK, self.document.tracks - block * ROWS_PER_CHUNK)
+            key = f"{TRACK_GROUP}/{name}/{_chunk_key(metadata, block)}"
+            values += _decode(self.storage, key, _one_block(metadata, rows)).tolist()
+        return values
+
+    def _write_rows(self, document: Document, rows: Sequence[Row]) -> None:
+        """Write rows from the beginning of the table's last chunk on."""
+        arrays, known = document.arrays(), {column.name for column in self.document.columns}
+        first_block = self.document.tracks // ROWS_PER_CHUNK
+        for column in document.columns:
+            # a new column begins at the first row, so that none of its chunks is missing
+            missing: list[Row] = [] if column.name in known else [{}] * (first_block * ROWS_PER_CHUNK)
+            values = _column_values(column, [*missing, *rows])
+            block, path = (first_block if column.name in known else 0), f"{TRACK_GROUP}/{column.name}"
+            if column.name not in known:
+                self.storage.set(f"{path}/{ROOT_KEY}", json_bytes(arrays[path]))
+            for begin in range(0, len(values), ROWS_PER_CHUNK):
+                piece = values[begin : begin + ROWS_PER_CHUNK]
+                metadata = _one_block(arrays[path], len(piece))
+                (data,) = encode_array(metadata, piece).values()
+                self.storage.set(f"{path}/{_chunk_key(metadata, block)}", data)
+                block += 1
+
+
+def write_coordinates(storage: Storage, document: Document, transform: StoredTransform) -> None:
+    """Write the arrays of labels and frequencies, and the documents of groups below the root."""
+    storage.set(f"{TRACK_GROUP}/{ROOT_KEY}", json_bytes(group_document()))
+    arrays = document.arrays()
+    for path, values in (
+        ("target", np.array(document.targets, dtype=object)),
+        ("channel", np.array(document.channels, dtype=object)),
+        ("frequency", transform.frequencies),
+    ):
+        for key, data in encode_array(arrays[path], values).items():
+            storage.set(f"{path}/{key}", data)
+
+
+def _write_array_documents(storage: Storage, document: Document) -> None:
+    for path, metadata in document.arrays().items():
+        storage.set(f"{path}/{ROOT_KEY}", json_bytes(metadata))
+
+
+def clear_leftovers(storage: Storage) -> None:
+    """Delete what a process has left that died before it had written an empty store.
+
+    Raises
+    ------
+    StoreExistsError
+        If there is anything else.
+    """
+    if storage.is_empty() or storage.get(ROOT_KEY) is not None:
+        return
+    lock = WriterLock(storage)
+    try:
+        keys = storage.list()
+        if ROOT_KEY in keys:  # another one, that this one waited for at the door
+            return
+        for key in keys:
+            if key != LOCK_KEY and not _BEGUN.fullmatch(key):
+                raise StoreExistsError(
+                    f"{storage.name} isn't empty, and holds no store: found {key}; give another place"
+                )
+        for key in keys:
+            if key != LOCK_KEY:
+                storage.delete(key)
+    finally:
+        lock.release()
+
+
+def _exists(storage: Storage) -> StoreExistsError:
+    return StoreExistsError(f"{storage.name} exists already and isn't empty; give another place, or delete it first")
+
+
+def _sweep(storage: Storage, document: Document) -> None:
+    """Delete files that were begun and not finished, and shards that no document knows.
+
+    A track's absent stem may come to lie where such a shard is.
+    """
+    first_free = -(-document.frames // document.layout.shard_frames)
+    storage.sweep()
+    for key in storage.list(f"{MAGNITUDE}/c"):
+        shard = key.split("/")[-2]
+        if shard.isdecimal() and int(shard) >= first_free:
+            storage.delete(key)
+
+
+def _chunk_key(metadata: Mapping[str, Any], block: int = 0) -> str:
+    return "/".join(["c", str(block), *["0"] * (len(metadata["shape"]) - 1)])
+
+
+def _frequencies(storage: Storage, document: Document) -> NDArray[np.float64]:
+    metadata = document.arrays()["frequency"]
+    return _decode(storage, f"frequency/{_chunk_key(metadata)}", metadata)
+
+
+def _decode(storage: Storage, key: str, metadata: Mapping[str, Any]) -> NDArray[Any]:
+    """Read the one chunk of an array."""
+    data = storage.get(key)
+    if data is None:
+        raise DamagedError(f"{storage.name}: {key} is missing")
+    try:
+        return np.asarray(decode_array(metadata, {_chunk_key(metadata): data})[...])
+    except Exception as error:  # zarr raises what its codecs happen to raise
+        raise DamagedError(f"{storage.name}: {key} can't be read: {error}") from error
+
+
+def _one_block(metadata: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """Describe a block of rows as an array of its own."""
+    return {**metadata, "shape": [rows, *metadata["shape"][1:]]}
+
+
+def _column_values(column: Column, rows: Sequence[Row]) -> NDArray[Any]:
+    values = [row.get(column.name, column.fill_value) for row in rows]
+    return np.array(values, dtype=object if column.data_type == "string" else column.data_type)

@@ -1,0 +1,170 @@
+"""Magnitudes <-> levels as a filter: float32 or float64 in, uint8 out, by a companding curve."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numcodecs.abc import Codec
+from numcodecs.compat import ensure_ndarray
+from numpy.typing import NDArray
+from zarr.abc.codec import ArrayArrayCodec
+from zarr.dtype import UInt8
+
+from norbert_store._spectra.levels import Curve, curve_from_config, dequantize, quantize, table
+from norbert_store.codecs._configuration import from_configuration
+
+if TYPE_CHECKING:
+    from zarr.core.array_spec import ArraySpec
+    from zarr.core.buffer import NDBuffer
+
+NUMCODECS_ID = "norbert_quantize"
+ZARR_NAME = "norbert_store.quantize"
+
+_FLOATS = ("float16", "float32", "float64")
+
+
+class Quantize(Codec):  # type: ignore[misc]
+    """Magnitudes to 256 levels and back, for numcodecs.
+
+    Parameters
+    ----------
+    curve : str
+        "power" or "log".
+    dtype : str
+        "float16", "float32" or "float64"; that of the array it serves.
+    **parameters : float
+        Of the curve: ``reference`` (the largest magnitude, 1.0 unless given), and ``exponent`` (power) or
+        ``range_decibel`` (log).
+
+    Raises
+    ------
+    ValueError
+        If curve, dtype or a parameter is unknown or out of range.
+
+    Examples
+    --------
+    >>> codec = Quantize(exponent=0.5)
+    >>> codec
+    Quantize(curve='power', dtype='float32', exponent=0.5, reference=1.0)
+    >>> codec.decode(codec.encode(np.float32([0, 0.25, 1])))
+    array([0.        , 0.25196463, 1.        ], dtype=float32)
+    """
+
+    codec_id = NUMCODECS_ID
+
+    def __init__(self, curve: str = "power", dtype: str = "float32", **parameters: float) -> None:
+        if dtype not in _FLOATS:
+            raise ValueError(f"dtype must be one of {', '.join(_FLOATS)}; found {dtype!r}")
+        self._curve = curve_from_config({"curve": curve, **parameters})
+        self._table = table(self._curve).astype(dtype)
+
+    def encode(self, buf: Any) -> NDArray[np.uint8]:
+        """Quantise an array of magnitudes; uint8 of the same shape."""
+        magnitudes = ensure_ndarray(buf)
+        if magnitudes.dtype != self._table.dtype:
+            # zarr would read the bytes that `decode` gives as another dtype's
+            raise ValueError(
+                f"expected magnitudes of the codec's dtype {self._table.dtype}, found {magnitudes.dtype.str}; "
+                f"give the array and the codec the same of {', '.join(_FLOATS)}"
+            )
+        return quantize(magnitudes, self._curve)
+
+    def decode(self, buf: Any, out: Any = None) -> NDArray[Any]:
+        """Look the levels' magnitudes up; floats of the same shape."""
+        magnitudes = dequantize(ensure_ndarray(buf).view(np.uint8), self._table)
+        if out is None:
+            return magnitudes
+        target = ensure_ndarray(out)
+        target[...] = magnitudes.reshape(target.shape)
+        return target
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build the codec from what `get_config` gave, without the id."""
+        return from_configuration(cls, config)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, with the codec's id."""
+        return {"id": self.codec_id, **self._curve.config, "dtype": self._table.dtype.name}
+
+    def __repr__(self) -> str:
+        arguments = sorted((key, value) for key, value in self.get_config().items() if key != "id")
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in arguments)})"
+
+
+@dataclass(frozen=True)
+class ZarrQuantize(ArrayArrayCodec):
+    """Magnitudes to 256 levels and back, for zarr v3: a filter, before a serializer of uint8.
+
+    Parameters
+    ----------
+    curve : Curve or str
+        A curve, or its name with its parameters.
+    **parameters : float
+        As for `Quantize`.
+
+    Examples
+    --------
+    >>> ZarrQuantize(exponent=0.5).to_dict()
+    {'name': 'norbert_store.quantize',
+     'configuration': {'curve': 'power', 'reference': 1.0, 'exponent': 0.5}}
+    """
+
+    curve: Curve
+
+    is_fixed_size = True
+
+    def __init__(self, curve: Curve | str = "power", **parameters: float) -> None:
+        if not isinstance(curve, Curve):
+            curve = curve_from_config({"curve": curve, **parameters})
+        elif parameters:
+            raise ValueError("give either a curve, or its name and parameters")
+        object.__setattr__(self, "curve", curve)
+
+    @cached_property
+    def _table(self) -> NDArray[np.float32]:
+        return table(self.curve)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build the codec from an entry of ``codecs`` in zarr.json."""
+        return from_configuration(cls, data.get("configuration", {}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry of ``codecs`` in zarr.json."""
+        return {"name": ZARR_NAME, "configuration": self.curve.config}
+
+    def evolve_from_array_spec(self, array_spec: ArraySpec) -> Self:
+        """Check that the array holds floats."""
+        dtype = array_spec.dtype.to_native_dtype()
+        if dtype.name not in _FLOATS:
+            raise ValueError(f"{ZARR_NAME} takes arrays of {', '.join(_FLOATS)}; found {dtype}")
+        return self
+
+    def resolve_metadata(self, chunk_spec: ArraySpec) -> ArraySpec:
+        """Describe what comes after this filter: uint8."""
+        return replace(chunk_spec, dtype=UInt8(), fill_value=np.uint8(0))
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        """One byte for each float."""
+        return input_byte_length // chunk_spec.dtype.to_native_dtype().itemsize
+
+    def _encode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
+        levels = quantize(chunk_data.as_numpy_array(), self.curve)
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(levels)
+
+    def _decode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
+        dtype = chunk_spec.dtype.to_native_dtype()
+        magnitudes = dequantize(chunk_data.as_numpy_array(), self._table.astype(dtype, copy=False))
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(magnitudes)
+
+    async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
+        return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)
+
+    async def _decode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
+        return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)

@@ -1,0 +1,310 @@
+"""What storing magnitudes costs: bytes, and how audio sounds that is made of them and a phase that wasn't stored.
+
+An `Original` is prepared once and compared with what any way of storing makes of its magnitudes; `through_store` is one
+such way, this library's. `resumed` does many such comparisons on several processes, and goes on where it was
+interrupted.
+
+Conventions
+-----------
+Audio is (samples, channels), full scale 1.0; magnitudes are (frames, bins, channels), on the scale of
+`norbert_store._spectra.stft`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from norbert_store._export.parallel import in_order
+from norbert_store._spectra.bins import DEFAULT_BANDWIDTH, LinearBins
+from norbert_store._spectra.stft import Audio, Stft, as_audio
+from norbert_store.errors import AudioError
+from norbert_store.quality._ear import RATE, resampled
+from norbert_store.quality._peaq import Reference
+
+if TYPE_CHECKING:
+    from norbert_store._store import Track
+
+Magnitude = NDArray[np.floating[Any]]
+Key = Mapping[str, Any]
+Row = dict[str, Any]
+
+# 100 dB below the largest magnitude that audio within full scale can have: what is quieter counts as equally quiet
+_FLOOR = 1e-5
+
+_CHECKSUM_AND_INDEX_BYTES = 4 + 16  # of each chunk
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How far audio that was made of magnitudes is from the original.
+
+    Parameters
+    ----------
+    odg, distortion_index : float
+        See `norbert_store.quality._peaq.PeaqResult`.
+    snr : float
+        Energy of the original over that of the difference, dB; infinite if they are equal.
+    log_spectral_error : float
+        Of the magnitudes themselves, dB: root mean square over bins, mean over frames and channels; what lies more than
+        100 dB below full scale counts as if it were there ([1]_, equation 3).
+    zimtohrli : float or None
+        Distance by zimtohrli [2]_, mean over channels, 0 for equal signals; None where it wasn't called or isn't
+        installed.
+
+    References
+    ----------
+    .. [1] A. H. Gray and J. D. Markel, "Distance measures for speech processing", IEEE TASSP 24(5), 1976.
+    .. [2] https://github.com/google/zimtohrli
+    """
+
+    odg: float
+    distortion_index: float
+    snr: float
+    log_spectral_error: float
+    zimtohrli: float | None
+
+
+class Original:
+    """Audio whose magnitudes are stored in one way or another, prepared once for all comparisons.
+
+    Parameters
+    ----------
+    audio : array_like of float
+        (samples,) or (samples, channels), one or two channels.
+    rate : int
+        Samples a second.
+    mixture : array_like of float, optional
+        Of the same shape. If it is given, its phase is taken, and what is made of stored magnitudes is compared with
+        what is made of exact ones: that tells what storing costs, and not what the wrong phase does.
+    stft : Stft, optional
+        ``Stft(rate)`` if left out.
+    bandwidth : float
+        Highest frequency that is stored, Hz.
+
+    Attributes
+    ----------
+    audio : ndarray of float32
+        (samples, channels)
+    magnitude : ndarray of float32
+        (frames, bins up to the bandwidth, channels)
+
+    Raises
+    ------
+    AudioError
+        If it isn't audio of one or two channels, or the mixture has another shape.
+
+    Examples
+    --------
+    >>> noise = 0.1 * np.random.default_rng(0).standard_normal((44100, 2))
+    >>> original = Original(noise, 44100)
+    >>> coarse = 0.01 * np.round(original.magnitude / 0.01)
+    >>> scores = original.score(coarse)
+    >>> scores.odg < original.score(original.magnitude).odg
+    True
+    """
+
+    def __init__(
+        self,
+        audio: ArrayLike,
+        rate: int,
+        mixture: ArrayLike | None = None,
+        stft: Stft | None = None,
+        bandwidth: float = DEFAULT_BANDWIDTH,
+    ) -> None:
+        self.rate = rate
+        self.audio = as_audio(audio).astype(np.float32, copy=False)
+        self.mixture = None if mixture is None else as_audio(mixture).astype(np.float32, copy=False)
+        if self.mixture is not None and self.mixture.shape != self.audio.shape:
+            raise AudioError(f"the mixture has shape {self.mixture.shape}; expected the audio's, {self.audio.shape}")
+        self.transform = LinearBins(stft or Stft(rate), bandwidth)
+        spectrum = self.transform.stft.transform(self.audio)
+        self.full_magnitude = np.abs(spectrum)
+        self.magnitude = self.full_magnitude[:, : len(self.transform.frequencies)]
+        heard = spectrum if self.mixture is None else self.transform.stft.transform(self.mixture)
+        self._phase = np.exp(1j * np.angle(heard))
+
+    @property
+    def seconds(self) -> float:
+        """Length."""
+        return len(self.audio) / self.rate
+
+    def resynthesize(self, magnitude: Magnitude) -> Audio:
+        """Make audio (samples, channels) of magnitudes, all bins or those up to the bandwidth."""
+        if magnitude.shape[1] != self._phase.shape[1]:
+            magnitude = np.moveaxis(self.transform.extend(np.moveaxis(magnitude, 1, 2)), 2, 1)
+        return self.transform.stft.inverse_transform(magnitude * self._phase, len(self.audio))
+
+    def score(self, magnitude: Magnitude, with_zimtohrli: bool = True) -> Scores:
+        """Compare what is made of stored magnitudes with the original.
+
+        Parameters
+        ----------
+        magnitude : ndarray
+            (frames, bins, channels), all bins or those up to the bandwidth.
+        with_zimtohrli : bool
+            Whether to call zimtohrli, where it is installed; it takes four fifths of the time.
+        """
+        test = self.resynthesize(magnitude)
+        heard = resampled(test, self.rate)
+        grade = self._peaq.compare(heard)
+        return Scores(
+            grade.odg,
+            grade.distortion_index,
+            signal_to_noise(self._reference, test),
+            log_spectral_error(self.magnitude, magnitude[:, : self.magnitude.shape[1]]),
+            zimtohrli(self._heard, heard) if with_zimtohrli and find_spec("zimtohrli") else None,
+        )
+
+    @cached_property
+    def _reference(self) -> Audio:
+        return self.audio if self.mixture is None else self.resynthesize(self.full_magnitude)
+
+    @cached_property
+    def _heard(self) -> Audio:
+        return resampled(self._reference, self.rate)
+
+    @cached_property
+    def _peaq(self) -> Reference:
+        return Reference(self._heard, RATE)
+
+
+def signal_to_noise(reference: Audio, test: Audio) -> float:
+    """Energy of a reference over that of its difference from a test signal, dB; infinite if they are equal."""
+    noise = float(np.sum(np.square(reference.astype(np.float64) - test)))
+    signal = float(np.sum(np.square(reference.astype(np.float64))))
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def log_spectral_error(reference: Magnitude, test: Magnitude) -> float:
+    """Difference of two magnitudes (frames, bins, channels), dB; see `Scores`."""
+    decibel = 20 * np.log10(np.maximum(test, _FLOOR) / np.maximum(reference, _FLOOR))
+    return float(np.sqrt(np.mean(np.square(decibel), axis=1)).mean())
+
+
+def zimtohrli(reference: Audio, test: Audio) -> float:
+    """Distance of two signals at 48 kHz, (samples, channels), by the package of that name; see `Scores`."""
+    ear = import_module("zimtohrli").Pyohrli()
+    channels = zip(reference.astype(np.float32).T, test.astype(np.float32).T, strict=True)
+    return float(np.mean([ear.distance(np.ascontiguousarray(one), np.ascontiguousarray(two)) for one, two in channels]))
+
+
+def through_store(original: Original, **options: Any) -> tuple[int, Magnitude]:
+    """Store an original's magnitudes and read them again.
+
+    Parameters
+    ----------
+    original : Original
+    **options
+        Of `norbert_store.create`: ``quality`` and so on.
+
+    Returns
+    -------
+    bytes : int
+        Of all chunks, each with its checksum and its entry in the shard's index.
+    magnitude : ndarray of float32
+        (frames, bins, channels)
+
+    Examples
+    --------
+    >>> original = Original(0.1 * np.random.default_rng(0).standard_normal((44100, 2)), 44100)
+    >>> fine, coarse = (through_store(original, quality=quality)[0] for quality in (90, 70))
+    >>> fine > coarse
+    True
+    """
+    import norbert_store
+
+    stems = {"mixture": original.audio if original.mixture is None else original.mixture}
+    if original.mixture is not None:
+        stems["target"] = original.audio
+    target, transform = list(stems)[-1], original.transform
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "one.zarr"
+        channels = original.audio.shape[1]
+        with norbert_store.create(
+            place,
+            targets=list(stems),
+            channels=channels,
+            transform=transform.stft,
+            bandwidth=transform.bandwidth,
+            **options,
+        ) as writer:
+            writer.add("one", stems)
+        track = norbert_store.open(place)["one"]
+        size = sum(_chunk_bytes(track, target, channels))
+        return size, track.magnitude.sel(target=target).values.transpose(1, 2, 0)
+
+
+def _chunk_bytes(track: Track, target: str, channels: int) -> Iterator[int]:
+    """Bytes that each chunk costs; what several have in common is stored once."""
+    for number in itertools.count():
+        try:
+            chunks = [track.jpeg(target, channel, number) for channel in range(channels)]
+        except IndexError:
+            return
+        yield sum(map(len, set(chunks))) + channels * _CHECKSUM_AND_INDEX_BYTES
+
+
+def resumed(function: Callable[[Key], Key], keys: Sequence[Key], log: Path, executor: Executor) -> Iterator[Row]:
+    """Call a function for each key that a log of earlier calls doesn't know, and write down what it returns.
+
+    Parameters
+    ----------
+    function : callable
+        Takes a key and returns a mapping of plain values; executors of processes must be able to import it.
+    keys : sequence of mapping
+        Of plain values; they tell one call from another.
+    log : Path
+        A line of JSON for each call, key and result in one object; made if it isn't there.
+    executor : concurrent.futures.Executor
+
+    Yields
+    ------
+    dict
+        Key and result. Those that the log knows come first.
+
+    Raises
+    ------
+    Exception
+        The first one that a call raises; what was done before it is in the log.
+    """
+    names = sorted({name for key in keys for name in key})
+    known = {_identity(row, names): row for row in _read_log(log)}
+    missing = [key for key in keys if _identity(key, names) not in known]
+    for key in keys:
+        if _identity(key, names) in known:
+            yield known[_identity(key, names)]
+    with log.open("a") as file:
+        for key, result in zip(missing, in_order(executor, function, missing), strict=True):
+            row = {**key, **result}
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            yield row
+
+
+def _identity(row: Key, names: Sequence[str]) -> str:
+    return json.dumps([row.get(name) for name in names])
+
+
+def _read_log(log: Path) -> list[Row]:
+    """Rows of the log; a last line that was cut off is taken away."""
+    text = log.read_text() if log.exists() else ""
+    whole, _, rest = text.rpartition("\n")
+    if rest:
+        log.write_text(whole + "\n" if whole else "")
+    return [json.loads(line) for line in whole.splitlines()]

@@ -1,0 +1,136 @@
+"""Where tracks will lie: whole bundles side by side, and the same plan again after an interruption."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from norbert_store._export.plan import PlannedTrack, next_shard, plan_bundles, plan_rest
+from norbert_store._format.document import Layout
+from norbert_store._sources.track import SourceTrack
+from norbert_store._spectra.levels import PowerCurve
+
+
+def planned(chunks):
+    """Tracks "0", "1", ... that take so many chunks."""
+    return [PlannedTrack(SourceTrack(str(i), "", Path()), count) for i, count in enumerate(chunks)]
+
+
+def layout_of(shard_chunks):
+    return Layout(bins=8, chunk_frames=8, shard_chunks=shard_chunks, curve=PowerCurve())
+
+
+def names(bundles):
+    return [track.name for bundle in bundles for track in bundle.tracks]
+
+
+def names_of(tracks):
+    return [track.source.name for track in tracks]
+
+
+def carried_out(tracks, bundles, broken=()):
+    """Carry bundles out: where each track begins that isn't broken, and where the last one ends."""
+    chunks = {track.source.name: track.chunks for track in tracks}
+    starts, end_chunk = {}, 0
+    for bundle in bundles:
+        chunk = bundle.first_chunk
+        for track in bundle.tracks:
+            if track.name not in broken:
+                starts[track.name] = chunk
+                chunk += chunks[track.name]
+                end_chunk = chunk
+    return starts, end_chunk
+
+
+def assert_side_by_side(tracks, bundles, layout, first_chunk=0):
+    """Whole shards for each bundle, one bundle after the other, with room enough for its tracks."""
+    chunks = {track.source.name: track.chunks for track in tracks}
+    for bundle in bundles:
+        assert bundle.first_chunk >= first_chunk
+        assert bundle.first_chunk % layout.shard_chunks == bundle.end_chunk % layout.shard_chunks == 0
+        assert bundle.end_chunk - bundle.first_chunk >= sum(chunks[track.name] for track in bundle.tracks) > 0
+        first_chunk = bundle.end_chunk
+
+
+CHUNKS = st.lists(st.integers(1, 20), min_size=1, max_size=12)
+BUNDLE_TRACKS = st.integers(1, 5)
+SHARD_CHUNKS = st.integers(1, 7)
+
+
+@given(CHUNKS, BUNDLE_TRACKS, SHARD_CHUNKS, st.integers(0, 5))
+def test_bundles_take_whole_shards_side_by_side_and_hold_all_tracks_in_order(
+    chunks, bundle_tracks, shard_chunks, first_shard
+):
+    tracks, layout = planned(chunks), layout_of(shard_chunks)
+    bundles = plan_bundles(tracks, bundle_tracks, layout, first_shard * shard_chunks)
+    assert names(bundles) == names_of(tracks)
+    assert_side_by_side(tracks, bundles, layout, first_shard * shard_chunks)
+    assert all(len(bundle.tracks) <= bundle_tracks for bundle in bundles)
+    # and not a shard more than needed
+    assert bundles[0].first_chunk == first_shard * shard_chunks
+    for bundle, following in pairwise(bundles):
+        assert bundle.end_chunk == following.first_chunk
+    _, end_chunk = carried_out(tracks, bundles)
+    assert bundles[-1].end_chunk == next_shard(end_chunk, layout)
+
+
+@given(CHUNKS, BUNDLE_TRACKS, SHARD_CHUNKS, st.data())
+def test_what_is_left_after_any_bundle_is_the_rest_of_the_plan(chunks, bundle_tracks, shard_chunks, data):
+    tracks, layout = planned(chunks), layout_of(shard_chunks)
+    whole = plan_bundles(tracks, bundle_tracks, layout)
+    done = data.draw(st.integers(0, len(whole)))
+    committed, end_chunk = carried_out(tracks, whole[:done])
+    assert plan_rest(tracks, bundle_tracks, layout, committed, end_chunk) == whole[done:]
+
+
+@given(CHUNKS, BUNDLE_TRACKS, SHARD_CHUNKS, st.data())
+def test_broken_tracks_leave_their_place_empty_and_are_tried_again_in_the_end(
+    chunks, bundle_tracks, shard_chunks, data
+):
+    tracks, layout = planned(chunks), layout_of(shard_chunks)
+    whole = plan_bundles(tracks, bundle_tracks, layout)
+    done = data.draw(st.integers(0, len(whole)))
+    broken = data.draw(st.sets(st.sampled_from(names_of(tracks))))
+    committed, end_chunk = carried_out(tracks, whole[:done], broken)
+    rest = plan_rest(tracks, bundle_tracks, layout, committed, end_chunk)
+    # bundles of nothing but broken tracks, behind the last one that is committed, are done again where they were
+    again = next((i for i, bundle in enumerate(whole) if bundle.first_chunk >= next_shard(end_chunk, layout)), done)
+    assert rest[: len(whole) - again] == whole[again:]
+    assert sorted([*committed, *names(rest)], key=int) == names_of(tracks)
+    assert_side_by_side(tracks, rest, layout, next_shard(end_chunk, layout))
+
+
+@given(CHUNKS, CHUNKS, BUNDLE_TRACKS, SHARD_CHUNKS, st.data())
+def test_new_tracks_come_behind_the_end_wherever_they_stand_in_the_list(
+    chunks, more, bundle_tracks, shard_chunks, data
+):
+    old, layout = planned(chunks), layout_of(shard_chunks)
+    committed, end_chunk = carried_out(old, plan_bundles(old, bundle_tracks, layout))
+    new = planned(chunks + more)[len(chunks) :]
+    places = data.draw(st.lists(st.integers(0, len(old)), min_size=len(new), max_size=len(new)))
+    tracks = list(old)
+    for place, track in zip(places, new, strict=True):
+        tracks.insert(place, track)
+    rest = plan_rest(tracks, bundle_tracks, layout, committed, end_chunk)
+    assert names(rest) == [name for name in names_of(tracks) if name not in committed]
+    assert_side_by_side(tracks, rest, layout, next_shard(end_chunk, layout))
+
+
+@given(CHUNKS, BUNDLE_TRACKS, SHARD_CHUNKS, st.data())
+def test_whatever_is_committed_nothing_is_planned_twice_or_over_it(chunks, bundle_tracks, shard_chunks, data):
+    tracks, layout = planned(chunks), layout_of(shard_chunks)
+    committed, end_chunk = {}, 0
+    for track in data.draw(st.lists(st.sampled_from(tracks), unique_by=lambda track: track.source.name)):
+        committed[track.source.name] = end_chunk + data.draw(st.integers(0, 10))
+        end_chunk = committed[track.source.name] + track.chunks
+    rest = plan_rest(tracks, bundle_tracks, layout, committed, end_chunk)
+    assert sorted([*committed, *names(rest)], key=int) == names_of(tracks)
+    assert_side_by_side(tracks, rest, layout, next_shard(end_chunk, layout))
+
+
+def test_nothing_is_left_when_all_is_done():
+    assert plan_rest([], 3, layout_of(4), {}, 0) == []
+    assert plan_rest(planned([5]), 3, layout_of(4), {"0": 8}, 13) == []

@@ -1,0 +1,811 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import shutil
+import zipfile
+from itertools import chain
+
+import numpy as np
+import pytest
+import xarray
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numcodecs.zstd import Zstd
+from zarr.storage import LocalStore, MemoryStore, WrapperStore, ZipStore
+
+import norbert_store
+from norbert_store import PowerCurve, ReadyBins
+from norbert_store._format.document import Document
+from norbert_store._format.shard import ShardIndex, index_bytes, pack, with_checksum
+from norbert_store._read.frames import Reader
+from norbert_store._spectra.levels import table
+from norbert_store._storage.storage import Storage
+from norbert_store.errors import DamagedError, StoreNotFoundError
+
+INDEX_BYTES = index_bytes(2, 4)
+
+
+# ---- the right numbers, at the right place
+
+
+@pytest.mark.parametrize("store", ["small", "bundled", "mel"])
+def test_magnitudes_are_those_of_the_audio_but_for_the_codec(store, request, magnitude_of, codec_error):
+    made = request.getfixturevalue(store)
+    document = Document.from_json((made.path / "zarr.json").read_bytes(), "")
+    for track in made.db:
+        for target, audio in made.audio[track.name].items():
+            if audio is not None:
+                magnitude = magnitude_of(audio, track.transform)
+                assert codec_error(track.levels.sel(target=target).values, magnitude, document) <= 1
+
+
+def test_ready_magnitudes_are_those_that_were_given_but_for_the_codec(ready, codec_error):
+    document = Document.from_json((ready.path / "zarr.json").read_bytes(), "")
+    given = ready.audio["Ready"]["one"]
+    track = ready.db[0]
+    assert codec_error(track.levels.sel(target="one").values, given, document) <= 1
+    assert np.abs(track.magnitude.sel(target="one") - given).max() < 0.6
+
+
+def test_click_peaks_in_the_frame_and_channel_where_it_is(tmp_path, options):
+    clicks = np.zeros((40000, 2))
+    at = [(0, 3000), (1, 3500), (0, 8192), (1, 25000), (0, 39999)]
+    for channel, sample in at:
+        clicks[sample, channel] = 1
+    with norbert_store.create(tmp_path / "clicks.zarr", **options(quality=100)) as writer:
+        writer.add("before", {"drums": np.zeros((5000, 2))})
+        writer.add("clicks", {"drums": clicks})
+    loudness = norbert_store.open(tmp_path / "clicks.zarr")["clicks"].magnitude.sel(target="drums").sum("frequency")
+    for channel, sample in at:
+        around = loudness.sel(time=slice(sample / 8000 - 0.05, sample / 8000 + 0.05))
+        peak = float(around.isel(channel=channel).idxmax())
+        assert abs(peak - sample / 8000) <= 64 / 8000
+        assert around.isel(channel=1 - channel).max() == 0
+
+
+@pytest.mark.parametrize("hertz", [62.5, 1000, 3468.75])
+def test_sine_peaks_at_its_frequency_with_half_its_amplitude(tmp_path, options, hertz):
+    sine = 0.5 * np.sin(2 * np.pi * hertz * np.arange(8000) / 8000)
+    with norbert_store.create(tmp_path / "sine.zarr", **options(channels=1, quality=100)) as writer:
+        writer.add("sine", {"vocals": sine})
+    middle = norbert_store.open(tmp_path / "sine.zarr")[0].magnitude.sel(target="vocals", time=slice(0.2, 0.8))
+    assert (middle.idxmax("frequency") == hertz).all()
+    assert np.allclose(middle.max("frequency"), 0.25, rtol=0.03)
+
+
+def test_frequencies_are_those_of_the_transform(small, mel, ready):
+    assert np.array_equal(small.db.frequencies, np.arange(113) * 31.25)
+    for made in (small, mel, ready):
+        assert np.array_equal(made.db.frequencies, made.db.transform.frequencies)
+
+
+def test_levels_are_what_every_jpeg_decoder_sees(made, pillow_levels):
+    for track in made.db:
+        for target, there in track.present.items():
+            levels = track.levels.sel(target=target).values
+            assert levels.dtype == np.uint8
+            if there:
+                assert np.array_equal(levels, pillow_levels(track, target))
+            else:
+                assert not levels.any()
+
+
+def test_table_turns_levels_into_magnitudes_and_back(made):
+    values = made.db.table
+    assert values.dtype == np.float32
+    assert values.shape == (256,)
+    assert (np.diff(values) > 0).all()
+    for track in made.db:
+        for target, there in track.present.items():
+            magnitude, levels = (x.sel(target=target).values for x in (track.magnitude, track.levels))
+            assert magnitude.dtype == np.float32
+            if there:
+                assert np.array_equal(values[levels], magnitude)
+                assert np.array_equal(np.searchsorted(values, magnitude), levels)
+            else:
+                assert np.isnan(magnitude).all()
+
+
+def test_table_is_that_of_the_curve(small, ready):
+    assert np.array_equal(small.db.table, table(PowerCurve()))
+    assert np.array_equal(ready.db.table, table(PowerCurve(reference=4.0)))
+
+
+def test_packed_magnitudes_are_what_zarr_reads(made):
+    packed = made.db.magnitude
+    plain = xarray.open_zarr(made.path).magnitude
+    assert packed.dims == plain.dims == ("target", "channel", "frame", "frequency")
+    assert packed.shape == plain.shape
+    assert np.array_equal(packed, plain, equal_nan=True)
+    for coordinate in ("target", "channel", "frequency"):
+        assert np.array_equal(packed[coordinate], plain[coordinate])
+
+
+def test_packed_magnitudes_hold_every_track_at_its_place(made):
+    packed = made.db.magnitude.values
+    for track in made.db:
+        there = packed[:, :, track.start : track.start + track.frames]
+        assert np.array_equal(there, track.magnitude, equal_nan=True)
+
+
+def test_chunks_between_tracks_are_nan(made):
+    packed = made.db.magnitude.values
+    used = np.zeros(packed.shape[2], bool)
+    for track in made.db:
+        used[track.start : track.start + -(-track.frames // 16) * 16] = True
+    assert np.isnan(packed[:, :, ~used]).all()
+    assert not made.db.dataset("levels")["levels"].values[:, :, ~used].any()
+
+
+@st.composite
+def frames_in_any_order(draw, size):
+    """Single frames, or runs of frames that may leave some out or go backwards."""
+    first = st.integers(0, size - 1)
+    step = st.sampled_from([1, 1, 2, 5, -1, -3])
+    runs = st.builds(lambda at, count, by: range(at, at + count * by, by), first, st.integers(1, 40), step)
+    some = draw(st.one_of(st.lists(first, max_size=20), st.lists(runs, max_size=3).map(chain.from_iterable).map(list)))
+    return np.array([frame for frame in some if 0 <= frame < size], dtype=np.int64)
+
+
+@pytest.mark.parametrize("where", ["folder", "memory"])
+@settings(max_examples=60)
+@given(frames_in_any_order(400), st.data())
+def test_frames_of_the_packed_axis_in_any_order(bundled, bundled_levels, in_memory, where, frames, data):
+    reader = Reader(bundled.path) if where == "folder" else Reader(in_memory)
+    frames = frames[frames < bundled_levels.shape[2]]
+    targets, channels = (data.draw(st.lists(st.integers(0, size - 1), max_size=3)) for size in bundled_levels.shape[:2])
+    bins = data.draw(st.sampled_from([slice(None), slice(0, 1), slice(3, 90, 4), slice(50, 50)]))
+    found = reader.levels(targets, channels, frames, bins)
+    assert np.array_equal(found, bundled_levels[np.ix_(targets, channels, frames)][..., bins])
+
+
+def in_memory_of(path):
+    location = MemoryStore()
+    into = Storage(location, read_only=False)
+    for file in filter(os.path.isfile, path.rglob("*")):
+        into.set(file.relative_to(path).as_posix(), file.read_bytes())
+    return location
+
+
+@pytest.fixture(scope="module")
+def bundled_levels(bundled):
+    return bundled.db.dataset("levels")["levels"].values
+
+
+@pytest.fixture(scope="module")
+def in_memory(bundled):
+    """The store of bundles, elsewhere than in a folder."""
+    return in_memory_of(bundled.path)
+
+
+def test_empty_reads_are_empty(small):
+    reader = Reader(small.path)
+    for read, dtype in ((reader.magnitude, np.float32), (reader.levels, np.uint8)):
+        nothing = read([0], [0, 1], np.array([], np.int64), slice(None))
+        assert (nothing.shape, nothing.dtype) == ((1, 2, 0, 113), dtype)
+        assert read([], [], np.arange(3), slice(5, 5)).shape == (0, 0, 3, 0)
+
+
+# ---- from wherever
+
+
+def same(db, made):
+    assert db.names == made.db.names
+    assert np.array_equal(db.magnitude, made.db.magnitude, equal_nan=True)
+    xarray.testing.assert_identical(db.tracks.load(), made.db.tracks.load())
+
+
+def test_local_store(small):
+    same(norbert_store.open(LocalStore(small.path)), small)
+    same(norbert_store.open(LocalStore(small.path, read_only=True)), small)
+    same(norbert_store.open(str(small.path)), small)
+
+
+def test_memory_store(small, options):
+    store = MemoryStore()
+    with norbert_store.create(store, **options()) as writer:
+        for track in small.db:
+            row = {column: getattr(track, column) for column in ("split", "source", "metadata")}
+            labels = {key: value.item() if hasattr(value, "item") else value for key, value in track.labels.items()}
+            writer.add(track.name, small.audio[track.name], labels=labels, **row)
+    same(norbert_store.open(store), small)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("kind", [str, ZipStore])
+def test_zip_files(small, tmp_path, compression, kind):
+    path = tmp_path / "small.zip"
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for member in sorted(small.path.rglob("*")):
+            if member.is_file():
+                file.write(member, member.relative_to(small.path).as_posix())
+    db = norbert_store.open(kind(path))
+    same(db, small)
+    assert db[0].to_audio("vocals", mixture=small.audio[db[0].name]["mixture"]).shape == (25600, 2)
+    db._reader.storage.store.close()
+
+
+def test_memory_url(small, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    url = f"memory://{tmp_path.name}/small.zarr"
+    fsspec.filesystem("memory").put(str(small.path), url, recursive=True)
+    same(norbert_store.open(url), small)
+    same(norbert_store.open(url), small)
+
+
+def test_file_url(small):
+    pytest.importorskip("fsspec")
+    same(norbert_store.open(small.path.as_uri()), small)
+
+
+def test_writing_to_a_url(music, options, tmp_path):
+    pytest.importorskip("fsspec")
+    url = f"memory://{tmp_path.name}/new.zarr"
+    with norbert_store.create(url, **options()) as writer:
+        writer.add("a", music(3000, 0))
+    assert not np.isnan(norbert_store.open(url)["a"].magnitude).any()
+
+
+# ---- damage is told, never read as numbers
+
+
+def flipped(path, position, mask=0x10):
+    data = bytearray(path.read_bytes())
+    data[position] ^= mask
+    path.write_bytes(data)
+
+
+def test_every_flipped_byte_of_a_shard_is_found_and_named(small_copy):
+    path = small_copy / "magnitude/c/1/0/1/0"
+    whole = path.read_bytes()
+    index = ShardIndex.parse(whole[-INDEX_BYTES:], 2, 4, len(whole))
+    places = {(channel, chunk): index.place(channel, chunk) for channel in range(2) for chunk in range(4)}
+    chunks_end = max(sum(place) for place in places.values())
+    rng = np.random.default_rng(0)
+    # behind the chunks, the signature of the place record is not looked at: without it, the record is none
+    behind = rng.choice(np.arange(chunks_end + 8, len(whole)), 12, replace=False)
+    for position in (0, *rng.integers(0, chunks_end, 40), *behind, len(whole) - 1):
+        path.write_bytes(whole)
+        flipped(path, int(position), mask=1 << int(rng.integers(8)))
+        track = norbert_store.open(small_copy)["Ann - Long"]
+        with pytest.raises(DamagedError) as caught:
+            track.magnitude.sel(target="vocals").load()
+        message = str(caught.value)
+        assert f"{small_copy}: track 'Ann - Long', target 'vocals'" in message
+        if position >= chunks_end:
+            assert "the index of magnitude/c/1/0/1/0" in message
+            continue
+        ((channel, chunk),) = (at for at, (start, length) in places.items() if start <= position < start + length)
+        assert (
+            f"channel '{('left', 'right')[channel]}', packed chunk {4 + chunk}, at byte {places[channel, chunk][0]} of"
+            in message
+        )
+        assert "checksum" in message
+        # what doesn't touch it reads as before
+        assert not np.isnan(track.magnitude.sel(target="mixture")).any()
+        assert not np.isnan(track.magnitude.isel(target=1, channel=1 - channel)).any()
+        with pytest.raises(DamagedError, match=f"chunk {4 + chunk}"):
+            track.jpeg("vocals", channel, 4 + chunk)
+
+
+def test_shards_that_were_swapped_are_damage(small_copy):
+    first, second = (small_copy / f"magnitude/c/0/0/{shard}/0" for shard in (0, 1))
+    of_vocals = small_copy / "magnitude/c/1/0/0/0"
+    whole = first.read_bytes()
+    for path, found, expected in (
+        (second, "shard 1 of target 0", "shard 0 of target 0"),
+        (of_vocals, "shard 0 of target 1", "shard 0 of target 0"),
+    ):
+        first.write_bytes(path.read_bytes())
+        with pytest.raises(DamagedError, match=f"'Ann - Long', target 'mixture': .*{found}; expected {expected}"):
+            norbert_store.open(small_copy)[0].magnitude.load()
+    first.write_bytes(whole)
+    assert not np.isnan(norbert_store.open(small_copy)[0].magnitude).any()
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, INDEX_BYTES - 1, INDEX_BYTES, 500, -1])
+def test_shard_that_is_cut_off_is_damaged(small_copy, kept):
+    path = small_copy / "magnitude/c/0/0/0/0"
+    path.write_bytes(path.read_bytes()[:kept])
+    track = norbert_store.open(small_copy)[0]
+    with pytest.raises(DamagedError, match=r"copy\.zarr.*'Ann - Long', target 'mixture'.*magnitude/c/0/0/0/0"):
+        track.magnitude.isel(time=0).load()
+
+
+def test_deleted_shard_of_a_present_stem_is_damage(small_copy):
+    (small_copy / "magnitude/c/2/0/2/0").unlink()
+    db = norbert_store.open(small_copy)
+    track = db["Ann - Long"]
+    named = r"copy\.zarr: track 'Ann - Long', target 'drums', channel 'left', packed chunk 8 is missing"
+    with pytest.raises(DamagedError, match=named):
+        track.magnitude.load()
+    with pytest.raises(DamagedError, match=named):
+        track.levels.load()
+    with pytest.raises(DamagedError, match=named):
+        track.jpeg("drums", "left", 8)
+    assert not np.isnan(track.magnitude.isel(time=slice(0, 128))).any()
+    assert not np.isnan(track.magnitude.sel(target=["mixture", "vocals"])).any()
+
+
+def test_deleted_shard_of_an_absent_stem_is_no_damage(small_copy):
+    track = norbert_store.open(small_copy)["Bob - Short"]
+    assert np.isnan(track.magnitude.sel(target="vocals")).all()
+
+
+def test_chunk_that_its_index_does_not_name_is_damage(small_copy):
+    path = small_copy / "magnitude/c/0/0/0/0"
+    whole = path.read_bytes()
+    index = ShardIndex.parse(whole[-INDEX_BYTES:], 2, 4)
+    places = {(channel, chunk): index.place(channel, chunk) for channel in range(2) for chunk in range(4)}
+    del places[1, 2]
+    path.write_bytes(pack({at: whole[offset : offset + length] for at, (offset, length) in places.items()}, 2, 4))
+    track = norbert_store.open(small_copy)[0]
+    with pytest.raises(DamagedError, match="target 'mixture', channel 'right', packed chunk 2 is missing"):
+        track.magnitude.load()
+    assert not np.isnan(track.magnitude.sel(channel="left")).any()
+
+
+def test_chunk_that_is_another_image_is_damage(small_copy, small, tmp_path, options, shards, music):
+    with norbert_store.create(tmp_path / "other.zarr", **options(bandwidth=2000)) as writer:
+        writer.add("Ann - Long", music(25600, 1))
+    for key, data in shards(tmp_path / "other.zarr").items():
+        (small_copy / key).write_bytes(data)
+    with pytest.raises(
+        DamagedError, match="'Ann - Long', target 'mixture', channel 'left', packed chunk 0: the JPEG is 16 row"
+    ):
+        norbert_store.open(small_copy)[0].magnitude.load()
+
+
+NEEDED = ["track/name/c/0", "track/start/c/0", "track/frames/c/0", "track/present/c/0/0"]
+
+
+@pytest.mark.parametrize("path", NEEDED)
+def test_every_flipped_byte_of_the_table_is_found_and_named(small_copy, path):
+    whole = (small_copy / path).read_bytes()
+    for position in np.random.default_rng(0).integers(0, len(whole), 10):
+        (small_copy / path).write_bytes(whole)
+        flipped(small_copy / path, int(position))
+        db = norbert_store.open(small_copy)
+        with pytest.raises(DamagedError, match=rf"copy\.zarr: {path} can't be read"):
+            db["Bob - Short"].magnitude.load()
+
+
+@pytest.mark.parametrize("path", NEEDED)
+def test_missing_table_is_damage(small_copy, path):
+    (small_copy / path).unlink()
+    db = norbert_store.open(small_copy)
+    with pytest.raises(DamagedError, match=rf"copy\.zarr: {path} is missing"):
+        db["Bob - Short"].magnitude.load()
+
+
+def test_frequencies_that_no_transform_tells_must_be_there(ready, tmp_path):
+    path = shutil.copytree(ready.path, tmp_path / "ready.zarr")
+    flipped(path / "frequency/c/0", 20)
+    with pytest.raises(DamagedError, match=r"ready\.zarr: frequency/c/0 can't be read"):
+        norbert_store.open(path)
+    (path / "frequency/c/0").unlink()
+    with pytest.raises(DamagedError, match=r"ready\.zarr: frequency/c/0 is missing"):
+        norbert_store.open(path)
+
+
+def test_unreadable_names_do_not_hide_what_is_wrong(small_copy):
+    flipped(small_copy / "track/name/c/0", 5)
+    flipped(small_copy / "magnitude/c/0/0/0/0", 0)
+    with pytest.raises(DamagedError, match=r"copy\.zarr, target 'mixture', channel 'left', packed chunk 0, at byte 0"):
+        norbert_store.open(small_copy)[0].magnitude.load()
+
+
+def test_missing_chunks_of_the_packed_axis_are_damage_where_a_track_needs_them(small_copy):
+    db = norbert_store.open(small_copy)
+    (small_copy / "magnitude/c/2/0/2/0").unlink()
+    packed = db.magnitude.sel(target="drums")
+    named = r"track 'Ann - Long', target 'drums', channel 'left', packed chunk 8 is missing"
+    with pytest.raises(DamagedError, match=named):
+        packed.load()
+    with pytest.raises(DamagedError, match=named):
+        db.dataset("levels")["levels"].isel(target=2).load()
+    assert np.isnan(packed.isel(frame=slice(208, 256))).all()  # between tracks
+    assert np.isnan(db.magnitude.sel(target="vocals").isel(frame=slice(256, 272))).all()  # an absent stem
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ((0, 2**40), "the index of magnitude/c/0/0/0/0: a chunk has at most .* bytes; there is one of 1099511627776"),
+        ((2**62, 100), "channel 'left', packed chunk 1, at byte 4611686018427387904 of magnitude/c/0/0/0/0: "),
+        ((2**64 - 2, 2**63), "the index of magnitude/c/0/0/0/0: "),
+    ],
+)
+def test_entries_that_no_shard_can_have_are_damage(small_copy, entry, found):
+    path = small_copy / "magnitude/c/0/0/0/0"
+    whole = path.read_bytes()
+    entries = np.frombuffer(whole[-INDEX_BYTES:-4], "<u8").reshape(2, 4, 2).copy()
+    entries[0, 1] = entry
+    path.write_bytes(whole[:-INDEX_BYTES] + with_checksum(entries.tobytes()))
+    with pytest.raises(DamagedError, match=f"'Ann - Long', target 'mixture'.*{found}"):
+        norbert_store.open(small_copy)[0].magnitude.load()
+
+
+def test_damage_is_found_again_each_time(small_copy):
+    flipped(small_copy / "magnitude/c/0/0/0/0", -1)
+    track = norbert_store.open(small_copy)[0]
+    for _ in range(2):
+        with pytest.raises(DamagedError):
+            track.magnitude.load()
+    flipped(small_copy / "magnitude/c/0/0/0/0", -1)
+    assert not np.isnan(track.magnitude).any()
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "found"),
+    [
+        ("frames", [201, 17, 2**62, 1], "'Žofie – Ticho' starts at frame 320 and has 4611686018427387904"),
+        ("frames", [201, 17, 58, 0], "'one sample' starts at frame 384 and has 0"),
+        ("frames", [-5, 17, 58, 2], "'Ann - Long' starts at frame 0 and has -5"),
+        ("start", [0, -(2**62), 320, 384], "'Bob - Short' starts at frame -4611686018427387904 and has 17"),
+        ("start", [0, 256, 2**62, 384], "'Žofie – Ticho' starts at frame 4611686018427387904 and has 58"),
+    ],
+)
+def test_extents_that_no_track_can_have_are_damage(small_copy, column, values, found):
+    content = np.zeros(16384, "<i8")
+    content[:4] = values
+    (small_copy / f"track/{column}/c/0").write_bytes(with_checksum(Zstd().encode(content.tobytes())))
+    db = norbert_store.open(small_copy)
+    for read in (lambda: db.excerpts(0.1), db.statistics):
+        with pytest.raises(DamagedError, match=f"track {found}; expected it between 0 and 400"):
+            read()
+
+
+def test_a_chunk_in_a_row_that_is_not_there_is_damage(small_copy, small):
+    """Where the others are read in one piece."""
+    path = small_copy / "magnitude/c/0/0/0/0"
+    whole = path.read_bytes()
+    index = ShardIndex.parse(whole[-INDEX_BYTES:], 2, 4)
+    places = {(channel, chunk): index.place(channel, chunk) for channel in range(2) for chunk in range(4)}
+    for missing in places:
+        some = {at: whole[begin : begin + size] for at, (begin, size) in places.items() if at != missing}
+        path.write_bytes(pack(some, 2, 4))
+        mixture = norbert_store.open(small_copy)[0].magnitude.isel(target=0)
+        with pytest.raises(DamagedError, match=f"packed chunk {missing[1]} is missing"):
+            mixture.isel(time=slice(0, 64)).load()
+        others = mixture.isel(channel=1 - missing[0], time=slice(0, 64))
+        assert np.array_equal(others, small.db[0].magnitude.isel(target=0, channel=1 - missing[0], time=slice(0, 64)))
+
+
+# ---- shards that change while the store is open
+
+
+@pytest.fixture(params=["folder", "memory"])
+def opened(request, small_copy):
+    """A store that is open, with all indexes read once; and what others write with."""
+    location = in_memory_of(small_copy) if request.param == "memory" else small_copy
+    db = norbert_store.open(location)
+    db.magnitude.load()
+    return db, Storage(location, read_only=False)
+
+
+def shard_of(target, shard):
+    return f"magnitude/c/{target}/0/{shard}/0"
+
+
+def test_shards_that_are_made_again_are_read_as_they_are_now(opened, tmp_path, options, music, shards):
+    db, others = opened
+    with norbert_store.create(tmp_path / "finer.zarr", **options(quality=95)) as writer:
+        writer.add("Ann - Long", music(25600, 1))
+    expected = norbert_store.open(tmp_path / "finer.zarr")[0]
+    before = db[0].levels.values
+    assert not np.array_equal(before, expected.levels)
+    for key, data in shards(tmp_path / "finer.zarr").items():
+        others.set(key, data)
+    assert np.array_equal(db[0].levels, expected.levels)
+    assert db[0].jpeg("drums", "right", 5) == expected.jpeg("drums", "right", 5)
+    assert not np.isnan(db[2].magnitude).any()
+
+
+def test_chunks_that_come_back_are_read(opened):
+    db, others = opened
+    whole = others.get(shard_of(0, 0))
+    others.delete(shard_of(0, 0))
+    for _ in range(2):
+        with pytest.raises(
+            DamagedError, match="'Ann - Long', target 'mixture', channel 'left', packed chunk 0 is missing"
+        ):
+            db[0].magnitude.load()
+    assert np.isnan(db[1].magnitude.sel(target="vocals")).all()
+    others.set(shard_of(0, 0), whole)
+    assert not np.isnan(db[0].magnitude).any()
+
+
+@pytest.mark.parametrize("kept", [0, 30, INDEX_BYTES])
+def test_shards_that_are_cut_off_while_open_are_damage(opened, kept):
+    db, others = opened
+    others.set(shard_of(0, 0), others.get(shard_of(0, 0))[:kept])
+    with pytest.raises(DamagedError, match="'Ann - Long', target 'mixture'.*magnitude/c/0/0/0/0"):
+        db[0].levels.load()
+
+
+def test_shards_that_are_swapped_while_open_are_damage(opened):
+    db, others = opened
+    first, second = others.get(shard_of(0, 0)), others.get(shard_of(0, 1))
+    others.set(shard_of(0, 0), second)
+    others.set(shard_of(0, 1), first)
+    for time in (slice(0, 64), slice(64, 128)):
+        with pytest.raises(DamagedError, match="'Ann - Long', target 'mixture': the index of .*: this is the shard"):
+            db[0].magnitude.isel(time=time).load()
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path, data: path.write_bytes(data), lambda path, data: os.replace(data, path)]
+)
+def test_another_shard_of_the_same_size_is_noticed(tmp_path, options, write):
+    transform = ReadyBins("flat", 8000, 100, np.arange(1.0, 31))
+    path = tmp_path / "flat.zarr"
+    with norbert_store.create(path, **options(targets=["one"], transform=transform, channels=1)) as writer:
+        for level in (100, 101):
+            writer.add_magnitude(
+                str(level), {"one": np.full((1, 16, 30), writer.document.layout.curve.expand(level / 255))}
+            )
+    db = norbert_store.open(path)
+    assert abs(db[0].levels - 100).max() == 0
+    first, second = path / shard_of(0, 0), path / shard_of(0, 1)
+    assert first.stat().st_size == second.stat().st_size
+    moved = shutil.copy2(second, tmp_path / "moved")
+    write(first, moved if write.__code__.co_names[0] == "os" else moved.read_bytes())
+    with pytest.raises(DamagedError, match="this is the shard 1 of target 0; expected shard 0"):
+        db[0].levels.load()
+
+
+def test_a_store_that_is_gone_is_told(small_copy):
+    db = norbert_store.open(small_copy)
+    db[0].magnitude.load()
+    small_copy.rename(small_copy.with_name("moved.zarr"))
+    with pytest.raises(StoreNotFoundError, match=r"the store at .*copy\.zarr isn't there any more"):
+        db[0].magnitude.load()
+    with pytest.raises(StoreNotFoundError):
+        db["Bob - Short"]
+
+
+@pytest.mark.parametrize(("tracks", "changed"), [(1, {}), (5, {"reference": 2.0})])
+def test_another_store_at_the_same_place_is_told(opened, options, music, tracks, changed):
+    db, others = opened
+    if others.folder:
+        shutil.rmtree(others.folder)
+    for key in others.list():
+        others.delete(key)
+    with norbert_store.create(others.location, **options(**changed)) as writer:
+        for i in range(tracks):
+            writer.add(f"other {i}", music(3000, 7))
+    reads = [lambda: db[0].magnitude.load(), *([lambda: db.names] if others.folder else [])]
+    for read in reads:
+        with pytest.raises(DamagedError, match="was replaced since it was opened, or lost tracks; open it again"):
+            read()
+
+
+def test_tracks_that_are_added_change_nothing_for_who_reads(small, small_copy, tmp_path, options, music):
+    for name, tracks in (("one", 1), ("two", 2)):
+        with norbert_store.create(tmp_path / name, **options()) as writer:
+            for i in range(tracks):
+                writer.add(f"track {i}", music(5000, i))
+    db = norbert_store.open(tmp_path / "one")
+    before = norbert_store.open(tmp_path / "one").magnitude.values
+    shutil.copytree(tmp_path / "two", tmp_path / "one", dirs_exist_ok=True)
+    assert db.names == ["track 0"]
+    assert np.array_equal(db.magnitude, before, equal_nan=True)
+    assert norbert_store.open(tmp_path / "one").names == ["track 0", "track 1"]
+
+
+# ---- what is asked of the storage
+
+
+class CountingStore(WrapperStore):
+    """Tells what is asked of it: keys and ranges, in rounds of what is asked at the same time."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.rounds = []
+        self._running = 0
+
+    async def get(self, key, prototype, byte_range=None):
+        if not self._running:
+            self.rounds.append([])
+        self.rounds[-1].append((key, byte_range))
+        self._running += 1
+        await asyncio.sleep(0.002)
+        self._running -= 1
+        return await super().get(key, prototype, byte_range)
+
+    def taken(self):
+        """All that was asked since the last time, by round."""
+        rounds, self.rounds = self.rounds, []
+        return [sorted(key for key, _ in asked) for asked in rounds]
+
+
+@pytest.fixture
+def counting(small, bundled):
+    def open_counting(made=small):
+        store = CountingStore(LocalStore(made.path, read_only=True))
+        return store, norbert_store.open(store)
+
+    return open_counting
+
+
+def test_opening_takes_one_request(counting):
+    store, db = counting()
+    assert len(db) == 4
+    assert store.taken() == [["zarr.json"]]
+
+
+def test_first_slice_takes_four_requests_in_three_rounds(counting):
+    store, db = counting()
+    store.taken()
+    db[0].magnitude.sel(target="vocals", time=slice(0.2, 0.8)).load()
+    assert store.taken() == [["track/frames/c/0", "track/start/c/0"], [shard_of(1, 0)], [shard_of(1, 0)]]
+
+
+def test_next_slices_take_a_request_for_each_run_of_chunks(counting, monkeypatch):
+    monkeypatch.setattr("norbert_store._read.chunks._SMALL_GAP", 0)  # chunks of tests are small as well
+    store, db = counting()
+    db[2].magnitude.isel(target=0, time=0).load()
+    store.taken()
+    for time, requests in ((slice(0, 16), 1), (slice(16, 58), 1), ([0, 20, 40], 1), ([0, 50], 2)):
+        db[2].magnitude.isel(target=0, time=time).load()
+        assert store.taken() == [[shard_of(0, 5)] * requests]
+    db[2].magnitude.isel(target=0, channel=1, time=[0, 50]).load()
+    assert store.taken() == [[shard_of(0, 5)] * 2]
+    db[2].jpeg(0, 0, 1)
+    assert store.taken() == [[shard_of(0, 5)]]
+
+
+def test_small_gaps_between_chunks_are_read_along(counting, small):
+    store, db = counting()
+    db[0].magnitude.isel(target=0, time=0).load()
+    store.taken()
+    for time, requests in (([0, 16, 32], 1), ([0, 48], 2)):
+        some = db[0].magnitude.isel(target=0, channel=0, time=time).load()
+        assert store.taken() == [[shard_of(0, 0)] * requests]
+        xarray.testing.assert_identical(some, small.db[0].magnitude.isel(target=0, channel=0, time=time).load())
+
+
+def test_reads_of_many_shards_take_two_rounds(counting, small):
+    store, db = counting()
+    track = db[0]
+    assert track.frames == 201
+    store.taken()
+    assert np.array_equal(track.magnitude, small.db[0].magnitude)
+    every = sorted(shard_of(target, shard) for target in range(3) for shard in range(4))
+    assert store.taken() == [every, every]
+
+
+def test_long_reads_take_rounds_that_memory_holds(counting, small, monkeypatch):
+    most = 4000
+    for module in ("_read.frames", "_read.chunks"):
+        monkeypatch.setattr(f"norbert_store.{module}.BATCH_BYTES", most)
+    store, db = counting()
+    assert np.array_equal(db[0].levels, small.db[0].levels)
+    sizes = [sum(found.end - found.start for _, found in asked if hasattr(found, "end")) for asked in store.rounds]
+    assert sum(size > 0 for size in sizes) > 10
+    assert max(sizes) <= most
+
+
+@pytest.mark.parametrize("frames", [slice(0, 201, 2), slice(None, None, -1), [170, 3, 200, 77, 3, 140, 5]])
+def test_frames_in_any_order_ask_for_each_chunk_once(counting, small, frames):
+    store, db = counting()
+    db[0].magnitude.isel(target=0).load()
+    store.taken()
+    some = db[0].levels.isel(target=0, time=frames).load()
+    assert store.taken() == [[shard_of(0, shard) for shard in range(4)]]
+    xarray.testing.assert_identical(some, small.db[0].levels.isel(target=0, time=frames).load())
+
+
+def test_frames_far_from_each_other_take_rounds_that_memory_holds(counting, small, monkeypatch):
+    """Of each there is a whole chunk to be read."""
+    most = 4000
+    for module in ("_read.frames", "_read.chunks"):
+        monkeypatch.setattr(f"norbert_store.{module}.BATCH_BYTES", most)
+    store, db = counting()
+    assert np.array_equal(db[0].levels.isel(time=slice(None, None, 16)), small.db[0].levels[:, :, ::16])
+    rounds = [asked for asked in store.rounds if any(found is not None for _, found in asked)]
+    assert len(rounds) > 10
+    assert max(sum(found.end - found.start for _, found in asked if hasattr(found, "end")) for asked in rounds) <= most
+
+
+def test_columns_are_read_at_once(counting):
+    store, db = counting()
+    store.taken()
+    assert db.tracks.sizes["track"] == 4
+    ((*keys,),) = store.taken()
+    assert len(keys) == len(set(keys)) == 12
+    assert len(db.names) == 4
+    assert "Bob - Short" in db
+    assert db.tracks.genre[0] == "Rock"
+    assert store.taken() == []
+
+
+def test_absent_stems_are_asked_for_once(counting):
+    store, db = counting()
+    absent = db["Bob - Short"].magnitude.sel(target="vocals")
+    store.taken()
+    assert np.isnan(absent.load()).all()
+    assert store.taken() == [[shard_of(1, 4)], ["track/present/c/0/0"]]
+    assert np.isnan(db["Bob - Short"].magnitude.sel(target="vocals")).all()
+    assert store.taken() == []
+
+
+def test_packed_magnitudes_need_no_table(counting, bundled):
+    store, db = counting(bundled)
+    store.taken()
+    assert np.isfinite(db.magnitude.isel(target=1, frame=slice(0, 16))).all()
+    assert store.taken() == [[shard_of(1, 0)], [shard_of(1, 0)]]
+
+
+@pytest.mark.parametrize(("kept", "requests"), [(10_000, 1), (1000, 2)])
+def test_indexes_are_kept_up_to_a_number_of_bytes(counting, monkeypatch, kept, requests):
+    monkeypatch.setattr("norbert_store._read.chunks._INDEX_BYTES_KEPT", kept)
+    store, db = counting()
+    first, *others = (db[0].magnitude.isel(target=0, time=64 * shard) for shard in range(4))
+    for lazy in (first, *others):
+        lazy.copy(deep=False).values  # noqa: B018
+    store.taken()
+    first.copy(deep=False).values  # noqa: B018
+    assert sum(map(len, store.taken())) == requests
+
+
+def test_readers_are_sent_without_what_they_remember(small):
+    reader = Reader(small.path)
+    before = len(pickle.dumps(reader))
+    reader.column("name")
+    reader.levels([0, 1, 2], [0, 1], np.arange(400), slice(None))
+    again = pickle.loads(pickle.dumps(reader))
+    assert len(pickle.dumps(reader)) < before + 2000
+    assert np.array_equal(again.column("name"), reader.column("name"))
+
+
+# ---- the same layout with other codecs
+
+
+def test_other_codecs_read_with_the_same_numbers(small, other_codecs):
+    db = norbert_store.open(other_codecs)
+    same(db, small)
+    assert np.array_equal(xarray.open_zarr(other_codecs).magnitude, small.db.magnitude, equal_nan=True)
+    for track, expected in zip(db, small.db, strict=True):
+        xarray.testing.assert_identical(track.magnitude.load(), expected.magnitude.load())
+    lazy, expected = (each["Ann - Long"].magnitude for each in (db, small.db))
+    for key in ({"time": slice(150, 3, -7), "frequency": slice(None, None, -2)}, {"time": [5, 3, 3], "target": [2, 0]}):
+        xarray.testing.assert_identical(lazy.isel(key).load(), expected.isel(key).load())
+    assert lazy.isel(time=slice(0)).load().shape == (3, 2, 0, 113)
+    sung = db[0].to_audio("vocals", mixture=small.audio[db[0].name]["mixture"])
+    assert np.array_equal(sung, small.db[0].to_audio("vocals"))
+
+
+def test_other_codecs_have_no_levels_and_say_so(other_codecs):
+    track = norbert_store.open(other_codecs)[0]
+    with pytest.raises(
+        ValueError, match=r"copy\.zarr has no levels: its chunks are encoded by bytes, zstd; read its magn"
+    ):
+        track.levels.load()
+    with pytest.raises(ValueError, match=r"copy\.zarr has no .*encoded by bytes, zstd; read its magnitudes"):
+        track.jpeg("mixture", "left", 0)
+
+
+def test_missing_shards_under_other_codecs_are_damage(other_codecs):
+    (other_codecs / "magnitude/c/1/0/4/0").unlink(missing_ok=True)
+    (other_codecs / "magnitude/c/0/0/5/0").unlink()
+    db = norbert_store.open(other_codecs)
+    assert np.isnan(db["Bob - Short"].magnitude.sel(target="vocals")).all()
+    with pytest.raises(
+        DamagedError, match="'Žofie – Ticho', target 'mixture', channel 'left', packed chunk 20 is missing"
+    ):
+        db[2].magnitude.load()
+    with pytest.raises(
+        DamagedError, match="'Žofie – Ticho', target 'mixture', channel 'left', packed chunk 20 is missing"
+    ):
+        db.magnitude.load()
+
+
+def test_damage_under_other_codecs_is_an_error_of_this_library(other_codecs):
+    path = other_codecs / "magnitude/c/0/0/0/0"
+    flipped(path, -1)
+    with pytest.raises(DamagedError, match=r"copy\.zarr: track 'Ann - Long', target 'mixture', channel 'left' can't"):
+        norbert_store.open(other_codecs)[0].magnitude.isel(target=0, channel=0, time=0).load()
