@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 import norbert_store
 from norbert_store._command.demo_music import write_musdb
 from norbert_store._export.run import export
-from norbert_store._format.document import ROOT_KEY, Document, shard_key
+from norbert_store._format.document import ROOT_KEY, Document
+from norbert_store._format.layout import shard_key
 from norbert_store._format.shard import CHECKSUM_BYTES, ShardIndex, read_tail, tail_bytes
 from norbert_store._jpeg.stream import BLOCK, cut
 from norbert_store._sources.files import read_stem

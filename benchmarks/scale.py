@@ -29,24 +29,18 @@ from typing import Any
 
 import numpy as np
 
-from norbert_store._export.plan import SHARD_CHUNKS, placement
-from norbert_store._format.document import (
-    ROOT_KEY,
-    TRACK_GROUP,
-    Document,
-    Layout,
-    group_document,
-    json_bytes,
-    shard_key,
-)
+from norbert_store._export.plan import placement
+from norbert_store._format.arrays import block_key, encode_block, group_document, json_bytes
+from norbert_store._format.document import ROOT_KEY, Document
+from norbert_store._format.layout import ROWS, SHARD_CHUNKS, Layout, shard_key
 from norbert_store._format.shard import pack, with_checksum
-from norbert_store._format.table import BASE_COLUMNS, ROWS_PER_CHUNK, Column
+from norbert_store._format.table import BASE_COLUMNS, TRACK_GROUP, Column
 from norbert_store._jpeg.encoder import encode, quantisation_table
 from norbert_store._sources.files import AudioInfo
 from norbert_store._spectra.bins import stored_transform
 from norbert_store._spectra.levels import PowerCurve
 from norbert_store._spectra.stft import Stft
-from norbert_store._storage.storage import Storage, encode_array
+from norbert_store._storage.storage import Storage
 
 TARGETS = ("mixture", "vocals")
 CHANNELS = ("left", "right")
@@ -149,8 +143,9 @@ def make_store(path: Path, tracks: int) -> None:
     axes = {"target": np.array(TARGETS, object), "channel": np.array(CHANNELS, object)}
     axes["frequency"] = TRANSFORM.frequencies
     for array, values in {**axes, **{f"{TRACK_GROUP}/{column}": values for column, values in table.items()}}.items():
-        for key, data in encode_array(arrays[array], values).items():
-            storage.set(f"{array}/{key}", data)
+        for begin in range(0, len(values), ROWS):
+            key = block_key(array, arrays[array], begin // ROWS)
+            storage.set(key, encode_block(arrays[array], values[begin : begin + ROWS]))
         storage.set(f"{array}/{ROOT_KEY}", json_bytes(arrays[array]))
     storage.set(ROOT_KEY, document.to_json())
 
@@ -184,7 +179,7 @@ def files(tracks: int, targets: int) -> int:
     columns = len(BASE_COLUMNS) + len(LABELS)
     axes, magnitude, groups = 3, 1, 2
     documents = columns + axes + magnitude + groups
-    return shards * targets + columns * -(-tracks // ROWS_PER_CHUNK) + axes + documents
+    return shards * targets + columns * -(-tracks // ROWS) + axes + documents
 
 
 def make_groups(path: Path, tracks: int) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
-from norbert_store._format.document import MAGNITUDE
+from norbert_store._format.layout import MAGNITUDE
 from norbert_store._read.threads import for_each
 from norbert_store._read.values import Function, Values, values_of
 

@@ -19,7 +19,6 @@ import numpy as np
 import xarray
 from numpy.typing import ArrayLike, NDArray
 
-from norbert_store._format.table import ROWS_PER_CHUNK
 from norbert_store._read.frames import Reader
 from norbert_store._read.xarrays import TRACK_DIMENSIONS, LazyFrames, Values, lazy_column, lazy_dataset, packed_dataset
 from norbert_store._spectra.bins import StoredTransform, transform_from_config
@@ -225,7 +224,7 @@ class Store:
         dataset = xarray.Dataset(
             {name: lazy_column(self._reader, name, self._rows) for name in names}, coords={"target": list(self.targets)}
         )
-        if self._reader.document.tracks > ROWS_PER_CHUNK:
+        if self._reader.document.tracks > self._reader.layout.rows:
             return dataset
         self._reader.columns(names)  # at once, and not one after the other
         return dataset.load()
@@ -558,7 +557,7 @@ class Track:
         chunks = self._reader.layout.chunks(self.frames)
         if not 0 <= chunk < chunks:
             raise IndexError(f"track {self.name!r} has {chunks} chunks; there is none at position {chunk}")
-        packed = self.start // self._reader.layout.chunk_frames + chunk
+        packed = self._reader.layout.chunk_of(self.start) + chunk
         data = self._reader.jpeg(t, c, packed, self._row)
         if data is None:  # and none must be there
             raise self._absent(self._reader.document.targets[t])

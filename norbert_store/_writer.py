@@ -13,7 +13,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from norbert_store._format.document import SHARD_CHUNKS, Document, Layout
+from norbert_store._format.document import Document
+from norbert_store._format.layout import ROWS, SHARD_CHUNKS, Layout
 from norbert_store._format.table import Column, Label, check_text
 from norbert_store._jpeg.encoder import DEFAULT_EFFORT, DEFAULT_QUALITY, check_effort, check_quality
 from norbert_store._jpeg.stream import BLOCK, LARGEST_SIDE
@@ -217,6 +218,7 @@ def new_document(
         chunk_frames=_chunk_frames(chunk_frames, len(stored.frequencies)),
         shard_chunks=whole_number("shard_chunks", shard_chunks, at_least=1),
         curve=curve,
+        rows=ROWS,
     )
     if max(layout.chunk_frames, layout.bins) > LARGEST_SIDE:
         raise ValueError(
@@ -408,8 +410,7 @@ class Writer:
     def _new_bundle(self, next_chunk: int) -> Bundle:
         """Begin a bundle at the next shard's beginning."""
         committer = self._committer
-        shard_chunks = committer.document.layout.shard_chunks
-        first_chunk = -(-next_chunk // shard_chunks) * shard_chunks
+        first_chunk = committer.document.layout.whole_shards(next_chunk)
         return Bundle(committer.storage, committer.document, self.transform, first_chunk)
 
     def _finish_bundle(self) -> None:

@@ -70,7 +70,7 @@ def test_tracks_without_their_data_are_damage(db):
         db.magnitude.isel(target=1, channel=1, frame=slice(at, at + 8)).load()
 
 
-@pytest.mark.parametrize("row", [0, 3, scale.ROWS_PER_CHUNK - 1, scale.ROWS_PER_CHUNK, TRACKS - 1])
+@pytest.mark.parametrize("row", [0, 3, scale.ROWS - 1, scale.ROWS, TRACKS - 1])
 def test_rows_on_both_sides_of_a_block_are_right(db, columns, row):
     track = db[row]
     for key in ("name", "split", "source", "start", "frames", "samples"):

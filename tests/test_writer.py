@@ -706,9 +706,7 @@ def test_any_text_is_a_name_and_touches_nothing_else(create, tmp_path):
 
 
 def test_new_labels_reach_back_to_the_first_row_of_a_long_table(create, monkeypatch):
-    monkeypatch.setattr("norbert_store._format.document.ROWS_PER_CHUNK", 4)
-    monkeypatch.setattr("norbert_store._write.commit.ROWS_PER_CHUNK", 4)
-    monkeypatch.setattr("norbert_store._read.snapshot.ROWS_PER_CHUNK", 4)
+    monkeypatch.setattr("norbert_store._writer.ROWS", 4)
     with create(targets=["mixture"]) as writer:
         for i in range(11):
             labels = {"number": i, **({"late": f"from {i}", "float": i / 2} if i > 8 else {})}

@@ -34,9 +34,11 @@ from norbert_store._check.fault import Fault
 from norbert_store._check.shards import check_index, place_record
 from norbert_store._check.tracks import Rows
 from norbert_store._check.verify import DROP_KEY, faults_of, verify
-from norbert_store._format.document import MAGNITUDE, ROOT_KEY, TRACK_GROUP, Document, json_bytes, shard_key
+from norbert_store._format.arrays import block_key, encode_block, json_bytes
+from norbert_store._format.document import ROOT_KEY, Document
+from norbert_store._format.layout import MAGNITUDE, shard_key
 from norbert_store._format.shard import ChunkPlace, ShardIndex, pack, tail_bytes, with_checksum, without_checksum
-from norbert_store._format.table import ROWS_PER_CHUNK
+from norbert_store._format.table import TRACK_GROUP
 from norbert_store._jpeg import stream
 from norbert_store._read.frames import Reader
 from norbert_store._resynthesis import MIXTURE
@@ -44,7 +46,7 @@ from norbert_store._sources.files import AudioInfo, audio_info, has_stems, local
 from norbert_store._sources.stems import Stems
 from norbert_store._spectra.bins import LinearBins, MelBands, ReadyBins, StoredTransform, transform_from_config
 from norbert_store._storage.lock import WriterLock
-from norbert_store._storage.storage import Location, Storage, encode_array
+from norbert_store._storage.storage import Location, Storage
 from norbert_store._store import Store, Track
 from norbert_store._write.bundle import Bundle
 from norbert_store.errors import (
@@ -192,8 +194,7 @@ def _mend_documents(reader: Reader, storage: Storage, faults: Sequence[Fault], r
             storage.set(key, json_bytes(written[key]))
             repairs.mended.append(key)
         elif key in coordinates and (values := _coordinate(reader.document, coordinates[key])) is not None:
-            ((_, data),) = encode_array(reader.document.arrays()[coordinates[key]], values).items()
-            storage.set(key, data)
+            storage.set(key, encode_block(reader.document.arrays()[coordinates[key]], values))
             repairs.mended.append(key)
         elif not key.startswith(_SHARDS):
             repairs.failed.append((key, f"{problem}; {_EXPORT_AGAIN}"))
@@ -518,10 +519,11 @@ def _put_aside(reader: Reader, storage: Storage, lost: Sequence[int], shards: Se
     chunks = {}
     for column in document.columns:
         path = f"{TRACK_GROUP}/{column.name}"
-        encoded = encode_array(document.arrays()[path], reader.column(column.name)[kept])
-        for key, data in encoded.items():
-            if int(key.split("/")[1]) >= lost[0] // ROWS_PER_CHUNK:
-                chunks[f"{path}/{key}"] = base64.b64encode(data).decode()
+        metadata, values = document.arrays()[path], reader.column(column.name)[kept]
+        for block in range(document.layout.block_of(lost[0])[0], document.layout.blocks(len(kept))):
+            rows = document.layout.block_rows(block, len(kept))
+            data = encode_block(metadata, values[rows.start : rows.stop])
+            chunks[block_key(path, metadata, block)] = base64.b64encode(data).decode()
     aside = {
         "document": document.to_json().decode(),
         "tracks_before": reader.document.tracks,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from norbert_store._check.fault import Fault, problem_of
 from norbert_store._check.tracks import NOBODY, Rows
-from norbert_store._format.document import shard_key
+from norbert_store._format.layout import shard_key
 from norbert_store._format.shard import (
     PLACE_BYTES,
     ChunkPlace,

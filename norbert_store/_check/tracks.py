@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._check.fault import Fault, problem_of
-from norbert_store._format.document import TRACK_GROUP, Document
-from norbert_store._format.table import ROWS_PER_CHUNK
+from norbert_store._format.arrays import block_key
+from norbert_store._format.document import Document
+from norbert_store._format.table import TRACK_GROUP
 from norbert_store._read.frames import Reader
 from norbert_store._spectra.bins import LinearBins, MelBands, StoredTransform
 from norbert_store._store import Store
@@ -85,16 +86,17 @@ class Rows:
         return np.concatenate([self.present, np.zeros((1, self.present.shape[1]), np.bool_)])
 
 
-def row_key(column: str, row: int) -> str:
+def row_key(reader: Reader, column: str, row: int) -> str:
     """Key of the chunk of a column that holds a row."""
-    return f"{TRACK_GROUP}/{column}/c/{row // ROWS_PER_CHUNK}{'/0' if column == 'present' else ''}"
+    path = f"{TRACK_GROUP}/{column}"
+    return block_key(path, reader.document.arrays()[path], reader.layout.block_of(row)[0])
 
 
 def column_faults(reader: Reader) -> Iterator[Fault]:
     """Chunks of the track table that can't be read, and metadata that isn't JSON."""
     for column in reader.document.columns:
-        for first in range(0, reader.document.tracks, ROWS_PER_CHUNK):
-            key = row_key(column.name, first)
+        for first in range(0, reader.document.tracks, reader.layout.rows):
+            key = row_key(reader, column.name, first)
             try:
                 cells = _cells(reader, column.name, first)
             except (DamagedError, StorageError) as error:
@@ -108,7 +110,7 @@ def column_faults(reader: Reader) -> Iterator[Fault]:
 
 def _cells(reader: Reader, column: str, first: int) -> list[Any]:
     """Read the chunk of a column that begins at a row; not remembered: a million rows take hundreds of megabytes."""
-    return list(reader.column_part(column, first // ROWS_PER_CHUNK))
+    return list(reader.column_part(column, reader.layout.block_of(first)[0]))
 
 
 def _is_object(text: str) -> bool:
@@ -122,8 +124,8 @@ def name_faults(reader: Reader) -> Iterator[Fault]:
     """Names that stand more than once."""
     tracks = reader.document.tracks
     hashes = np.empty(tracks, np.int64)  # in place of the names, which are many and long
-    for first in range(0, tracks, ROWS_PER_CHUNK):
-        hashes[first : first + ROWS_PER_CHUNK] = [hash(name) for name in _cells(reader, "name", first)]
+    for first in range(0, tracks, reader.layout.rows):
+        hashes[first : first + reader.layout.rows] = [hash(name) for name in _cells(reader, "name", first)]
     order = np.argsort(hashes, kind="stable")
     again = np.flatnonzero(np.diff(hashes[order]) == 0)
     rows_of_name: dict[str, list[int]] = {}
@@ -131,7 +133,7 @@ def name_faults(reader: Reader) -> Iterator[Fault]:
         rows_of_name.setdefault(reader.cell("name", row), []).append(row)
     for name, rows in rows_of_name.items():
         if len(rows) > 1:
-            yield Fault(reader.name, row_key("name", rows[0]), f"{len(rows)} tracks are named {name!r}")
+            yield Fault(reader.name, row_key(reader, "name", rows[0]), f"{len(rows)} tracks are named {name!r}")
 
 
 def place_faults(reader: Reader) -> Iterator[Fault]:
@@ -149,7 +151,7 @@ def place_faults(reader: Reader) -> Iterator[Fault]:
             f"it lies at frames {start} to {start + length}; expected it at a chunk's beginning, after frame "
             f"{before[row]} and before {end}"
         )
-        yield Fault(reader.name, row_key("start", row), problem, reader.cell("name", row))
+        yield Fault(reader.name, row_key(reader, "start", row), problem, reader.cell("name", row))
 
 
 def length_faults(reader: Reader) -> Iterator[Fault]:
@@ -161,7 +163,7 @@ def length_faults(reader: Reader) -> Iterator[Fault]:
         expected = transform.stft.frame_count(int(length))
         if found != expected:
             problem = f"it has {found} frames; its {length} samples give {expected}"
-            yield Fault(reader.name, row_key("frames", row), problem, reader.cell("name", row))
+            yield Fault(reader.name, row_key(reader, "frames", row), problem, reader.cell("name", row))
 
 
 def _transform(reader: Reader) -> StoredTransform | None:

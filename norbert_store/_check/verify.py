@@ -16,7 +16,8 @@ from norbert_store._check.documents import coordinate_faults, document_faults, r
 from norbert_store._check.fault import Fault
 from norbert_store._check.shards import OnProgress, shard_faults
 from norbert_store._check.tracks import Rows, column_faults, length_faults, name_faults, place_faults
-from norbert_store._format.document import MAGNITUDE, TRACK_GROUP
+from norbert_store._format.layout import MAGNITUDE
+from norbert_store._format.table import TRACK_GROUP
 from norbert_store._read.frames import Reader
 from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location

@@ -44,7 +44,8 @@ from numpy.typing import NDArray
 
 from norbert_store._encode.consistency import Consistency
 from norbert_store._encode.masking import EarModel
-from norbert_store._format.document import Document, Layout
+from norbert_store._format.document import Document
+from norbert_store._format.layout import Layout
 from norbert_store._jpeg import cosine, trellis
 from norbert_store._jpeg.encoder import DEFAULT_QUALITY, encode, quantisation_table, table_of_step
 from norbert_store._jpeg.entropy import CodeLengths, encode_coefficients

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from norbert_store._format.document import SHARD_CHUNKS, Layout
+from norbert_store._format.layout import SHARD_CHUNKS, Layout
 from norbert_store._sources.files import AudioInfo
 from norbert_store._sources.track import SourceTrack
 
@@ -58,7 +58,7 @@ def plan_bundles(
     bundles = []
     for begin in range(0, len(tracks), bundle_tracks):
         members = tracks[begin : begin + bundle_tracks]
-        end_chunk = next_shard(first_chunk + sum(track.chunks for track in members), layout)
+        end_chunk = layout.whole_shards(first_chunk + sum(track.chunks for track in members))
         bundles.append(PlannedBundle(tuple(track.source for track in members), first_chunk, end_chunk))
         first_chunk = end_chunk
     return bundles
@@ -86,7 +86,7 @@ def plan_rest(
         If what is committed lies where a plan of all tracks puts it, the rest of that plan, and then whatever it left
         out before; else what is missing, behind the end.
     """
-    free_chunk = next_shard(end_chunk, layout)
+    free_chunk = layout.whole_shards(end_chunk)
     rest: list[PlannedBundle] = []
     plan = _aligned(plan_bundles(tracks, bundle_tracks, layout), layout, committed, free_chunk)
     if plan is not None:
@@ -97,11 +97,6 @@ def plan_rest(
     return rest + plan_bundles(missing, bundle_tracks, layout, free_chunk)
 
 
-def next_shard(chunk: int, layout: Layout) -> int:
-    """Round a chunk's position up to the beginning of a shard."""
-    return -(-chunk // layout.shard_chunks) * layout.shard_chunks
-
-
 def _aligned(
     plan: Sequence[PlannedBundle], layout: Layout, committed: Mapping[str, int], free_chunk: int
 ) -> list[PlannedBundle] | None:
@@ -110,7 +105,7 @@ def _aligned(
     begins = [(bundle, [left.pop(track.name) for track in bundle.tracks if track.name in left]) for bundle in plan]
     shifts = (min(found) - bundle.first_chunk for bundle, found in begins if found)
     # whole shards: the first track that is there may not have been the first of its bundle
-    offset = next(shifts, free_chunk) // layout.shard_chunks * layout.shard_chunks
+    offset = layout.first_chunk(layout.shard_of(next(shifts, free_chunk)))
     moved = [
         (replace(bundle, first_chunk=bundle.first_chunk + offset, end_chunk=bundle.end_chunk + offset), found)
         for bundle, found in begins

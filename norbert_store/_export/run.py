@@ -393,7 +393,7 @@ def _plan(planned: Sequence[PlannedTrack], bundle_tracks: int, committer: Commit
     names = {track.source.name for track in planned}
     reader = Reader(committer.storage.location)
     starts = zip(reader.column("name").tolist(), reader.column("start").tolist(), strict=True)
-    committed = {name: start // layout.chunk_frames for name, start in starts if name in names}
+    committed = {name: layout.chunk_of(start) for name, start in starts if name in names}
     return plan_rest(planned, bundle_tracks, layout, committed, layout.chunks(committer.document.frames))
 
 

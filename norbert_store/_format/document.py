@@ -14,9 +14,11 @@ from typing import Any
 
 import google_crc32c
 
-from norbert_store._format.table import BASE_COLUMNS, BASE_NAMES, ROWS_PER_CHUNK, Column
+from norbert_store._format.arrays import array_document, group_document, json_bytes, regular_grid
+from norbert_store._format.layout import MAGNITUDE, Layout
+from norbert_store._format.table import BASE_COLUMNS, BASE_NAMES, TRACK_GROUP, Column
 from norbert_store._jpeg.stream import BLOCK, LARGEST_SIDE
-from norbert_store._spectra.levels import Curve, curve_from_config
+from norbert_store._spectra.levels import curve_from_config
 from norbert_store._version import __version__
 from norbert_store.errors import FormatError
 
@@ -25,50 +27,16 @@ ROOT_KEY = "zarr.json"
 ATTRIBUTE = "norbert_store"
 CHECKSUM = "checksum"
 
-MAGNITUDE = "magnitude"
 DIMENSIONS = ("target", "channel", "frame", "frequency")
-TRACK_GROUP = "track"
-SHARD_CHUNKS = 64
 
 # as in norbert_store.codecs, which isn't imported here: it loads the encoder, and opening a store must not
 QUANTIZE = "norbert_store.quantize"
 JPEG = "norbert_store.jpeg"
 
+# rows; what an array of texts takes in memory has to stay bounded
+LARGEST_BLOCK = 2**20
+
 _REQUIRED = ("version", "tracks", "frames", "targets", "channels", "transform")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the magnitudes lie in chunks and shards.
-
-    Attributes
-    ----------
-    bins : int
-        Length of the frequency axis; a chunk holds all of it.
-    chunk_frames : int
-        Frames in a chunk, a multiple of 8.
-    shard_chunks : int
-        Chunks along time in a shard.
-    curve : Curve
-        Between magnitudes and levels.
-    codecs : tuple of dict, optional
-        What a chunk is encoded with, as zarr writes it; None where they are this format's own.
-    """
-
-    bins: int
-    chunk_frames: int
-    shard_chunks: int
-    curve: Curve
-    codecs: tuple[dict[str, Any], ...] | None = None
-
-    @property
-    def shard_frames(self) -> int:
-        """Frames in a shard."""
-        return self.chunk_frames * self.shard_chunks
-
-    def chunks(self, frames: int) -> int:
-        """Chunks that a number of frames takes."""
-        return -(-frames // self.chunk_frames)
 
 
 @dataclass(frozen=True)
@@ -134,18 +102,18 @@ class Document:
         """Metadata of every array, by path."""
         arrays = {
             MAGNITUDE: self._magnitude(),
-            "target": _array([len(self.targets)], "string", "", ["target"]),
-            "channel": _array([len(self.channels)], "string", "", ["channel"]),
-            "frequency": _array([self.layout.bins], "float64", 0.0, ["frequency"]),
+            "target": array_document([len(self.targets)], "string", "", ["target"]),
+            "channel": array_document([len(self.channels)], "string", "", ["channel"]),
+            "frequency": array_document([self.layout.bins], "float64", 0.0, ["frequency"]),
         }
         for column in self.columns:
             two_dimensional = column.name == "present"
-            arrays[f"{TRACK_GROUP}/{column.name}"] = _array(
+            arrays[f"{TRACK_GROUP}/{column.name}"] = array_document(
                 [self.tracks, len(self.targets)] if two_dimensional else [self.tracks],
                 column.data_type,
                 "NaN" if column.data_type == "float64" else column.fill_value,
                 ["track", "target"] if two_dimensional else ["track"],
-                rows_per_chunk=ROWS_PER_CHUNK,
+                rows_per_block=self.layout.rows,
             )
         return arrays
 
@@ -163,10 +131,10 @@ class Document:
             "index_location": "end",
         }
         shard = [1, len(self.channels), layout.shard_frames, layout.bins]
-        metadata = _array(
+        metadata = array_document(
             [len(self.targets), len(self.channels), self.frames, layout.bins], "float32", "NaN", DIMENSIONS
         )
-        metadata["chunk_grid"] = _regular_grid(shard)
+        metadata["chunk_grid"] = regular_grid(shard)
         metadata["codecs"] = [{"name": "sharding_indexed", "configuration": sharding}]
         return metadata
 
@@ -220,7 +188,7 @@ class Document:
         faults = _attribute_faults(attributes)
         known = not faults
         nodes = _inline_nodes(root, faults)
-        layout = _read_layout(nodes[MAGNITUDE], attributes if known else None, faults) if MAGNITUDE in nodes else None
+        layout = _read_layout(nodes, attributes if known else None, faults) if not faults else None
         labels = _read_labels(nodes, faults)
         if known and layout is not None:
             faults += _shape_faults(nodes, attributes, layout)
@@ -249,52 +217,6 @@ class Document:
                 "was damaged, or changed by hand (take the attribute 'checksum' out if you did)"
             )
         return document
-
-
-def shard_key(target: int, shard: int) -> str:
-    """Key of a shard, by the positions of target and shard."""
-    return f"{MAGNITUDE}/c/{target}/0/{shard}/0"
-
-
-def group_document() -> dict[str, Any]:
-    """Return the ``zarr.json`` of a plain group."""
-    return {"zarr_format": 3, "node_type": "group", "attributes": {}}
-
-
-def json_bytes(document: Mapping[str, Any]) -> bytes:
-    """Write a document; NaN only as the text that zarr uses for it."""
-    return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False).encode()
-
-
-def _array(
-    shape: list[int], data_type: str, fill_value: Any, dimensions: Any, rows_per_chunk: int | None = None
-) -> dict[str, Any]:
-    chunk = [max(1, size) for size in shape]
-    if rows_per_chunk is not None:
-        chunk[0] = rows_per_chunk
-    first: dict[str, Any] = {"name": "bytes"}
-    if data_type == "string":
-        first = {"name": "vlen-utf8", "configuration": {}}
-    elif data_type != "bool":
-        first = {"name": "bytes", "configuration": {"endian": "little"}}
-    zstd = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": shape,
-        "data_type": data_type,
-        "chunk_grid": _regular_grid(chunk),
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": fill_value,
-        "codecs": [first, zstd, {"name": "crc32c"}],
-        "attributes": {},
-        "dimension_names": list(dimensions),
-        "storage_transformers": [],
-    }
-
-
-def _regular_grid(chunk_shape: list[int]) -> dict[str, Any]:
-    return {"name": "regular", "configuration": {"chunk_shape": chunk_shape}}
 
 
 def _attribute_faults(attributes: Mapping[str, Any]) -> list[str]:
@@ -329,12 +251,11 @@ def _inline_nodes(root: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
     return {path: node for path, node in nodes.items() if isinstance(node, dict)}
 
 
-def _read_layout(
-    magnitude: Mapping[str, Any], attributes: Mapping[str, Any] | None, faults: list[str]
-) -> Layout | None:
-    """Read chunks, shards and codecs from the metadata of /magnitude; attributes that are at fault are left out."""
+def _read_layout(nodes: Mapping[str, Any], attributes: Mapping[str, Any] | None, faults: list[str]) -> Layout | None:
+    """Read chunks, shards, codecs and blocks from the arrays' metadata; attributes that are at fault are left out."""
     before = len(faults)
     try:
+        magnitude = nodes[MAGNITUDE]
         shape = _four_sizes(magnitude["shape"])
         shard = _four_sizes(magnitude["chunk_grid"]["configuration"]["chunk_shape"])
         (sharding,) = magnitude["codecs"]
@@ -345,11 +266,14 @@ def _read_layout(
         index_codecs = [codec["name"] for codec in configuration["index_codecs"]]
         ready = (magnitude["data_type"], sharding["name"], index_codecs, configuration.get("index_location", "end"))
         curve = curve_from_config(codecs[0].get("configuration", {}) if names[:1] == [QUANTIZE] else {})
+        (rows,) = nodes[f"{TRACK_GROUP}/name"]["chunk_grid"]["configuration"]["chunk_shape"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        faults.append(f"the metadata of /{MAGNITUDE} can't be read: {error!r}")
+        faults.append(f"the metadata of /{MAGNITUDE} and /{TRACK_GROUP}/name can't be read: {error!r}")
         return None
     if ready != ("float32", "sharding_indexed", ["bytes", "crc32c"], "end"):
         faults.append(f"/{MAGNITUDE} must be float32 in sharding_indexed with its index at the end, found {ready}")
+    if _is_no_size(rows) or not 1 <= rows <= LARGEST_BLOCK:
+        faults.append(f"blocks of the track table must have from 1 to {LARGEST_BLOCK} rows, found {rows!r}")
     if attributes is not None:
         labelled = [len(attributes["targets"]), len(attributes["channels"]), attributes["frames"]]
         if shape[:3] != labelled:
@@ -363,7 +287,7 @@ def _read_layout(
         faults.append(f"chunks must have sides of at most {LARGEST_SIDE}, which is what a JPEG can have; found {chunk}")
     if len(faults) > before:
         return None
-    return Layout(shape[3], chunk[2], shard[2] // chunk[2], curve, None if own else tuple(codecs))
+    return Layout(shape[3], chunk[2], shard[2] // chunk[2], curve, None if own else tuple(codecs), rows)
 
 
 def _four_sizes(sizes: Any) -> list[int]:

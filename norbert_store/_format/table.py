@@ -3,8 +3,8 @@
 Conventions
 -----------
 A row is a dict with a value for every column. Columns are zarr arrays below ``/track`` with the dimension "track", in
-chunks of 16,384 rows. Besides the columns of `BASE_COLUMNS` there is one for each plain label of the source (genre,
-artist, ...), whose type is that of its first value.
+blocks of `norbert_store._format.layout.Layout.rows` rows. Besides the columns of `BASE_COLUMNS` there is one for each
+plain label of the source (genre, artist, ...), whose type is that of its first value.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from norbert_store.errors import TrackError
 
-ROWS_PER_CHUNK = 16384
+TRACK_GROUP = "track"
 
 Label = str | bool | int | float
 

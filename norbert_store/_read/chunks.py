@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from norbert_store._format.document import shard_key
+from norbert_store._format.layout import shard_key
 from norbert_store._format.shard import CHECKSUM_BYTES, ShardIndex, checksum_matches, read_tail, tail_bytes
 from norbert_store._jpeg import stream
 from norbert_store._read.snapshot import OpenedStore

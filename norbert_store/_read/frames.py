@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._format.document import MAGNITUDE
+from norbert_store._format.arrays import zarr_array
+from norbert_store._format.layout import MAGNITUDE
 from norbert_store._jpeg.rows import RowDecoder, Segments
 from norbert_store._read.chunks import BATCH_BYTES, ChunkAt, ChunkReader, EncodedChunk
 from norbert_store._read.threads import for_each
@@ -293,7 +294,7 @@ class Reader(ChunkReader):
         row: int | None,
     ) -> NDArray[np.float32]:
         try:
-            array = self.storage.array(MAGNITUDE, self._arrays[MAGNITUDE])
+            array = zarr_array(self.storage.store, MAGNITUDE, self._arrays[MAGNITUDE])
         except Exception as error:  # zarr raises what its codecs happen to raise
             raise DamagedError(f"{self.name}: the metadata of /{MAGNITUDE} can't be used: {error}") from error
         for i, target in enumerate(targets):

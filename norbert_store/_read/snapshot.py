@@ -7,19 +7,16 @@ Rows are those of the track table, from 0. Columns are remembered, up to a numbe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numcodecs.vlen import VLenUTF8
-from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
-from norbert_store._format.document import ROOT_KEY, TRACK_GROUP, Document
-from norbert_store._format.shard import without_checksum
-from norbert_store._format.table import ROWS_PER_CHUNK
+from norbert_store._format.arrays import block_key, decode_block, empty_block
+from norbert_store._format.document import ROOT_KEY, Document
+from norbert_store._format.table import TRACK_GROUP
 from norbert_store._storage.cache import Recent
 from norbert_store._storage.storage import Location, Storage
 from norbert_store.errors import DamagedError, StoreNotFoundError
@@ -114,7 +111,7 @@ class OpenedStore:
 
     def columns(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
         """Read whole columns, all at once."""
-        blocks = range(max(1, -(-self.document.tracks // ROWS_PER_CHUNK)))
+        blocks = range(max(1, self.layout.blocks(self.document.tracks)))
         names = list(names)
         found = self._load_blocks([(name, block) for name in names for block in blocks])
         return {name: np.concatenate([found[name, block] for block in blocks]) for name in names}
@@ -126,7 +123,7 @@ class OpenedStore:
 
     def cell(self, name: str, row: int) -> Any:
         """Read one row of a column."""
-        block, within = divmod(row, ROWS_PER_CHUNK)
+        block, within = self.layout.block_of(row)
         values = self._blocks.get((name, block))
         if values is None:
             values = self._load_blocks([(name, block)])[name, block]
@@ -134,7 +131,7 @@ class OpenedStore:
 
     def cells(self, names: Sequence[str], row: int) -> list[Any]:
         """Read one row of some columns, all at once."""
-        block, within = divmod(row, ROWS_PER_CHUNK)
+        block, within = self.layout.block_of(row)
         found = self._load_blocks([(name, block) for name in names])
         return [found[name, block][within] for name in names]
 
@@ -170,37 +167,15 @@ class OpenedStore:
 
     def _array_chunks(self, wanted: Sequence[tuple[str, int]]) -> Iterator[NDArray[Any]]:
         """Read chunks of arrays that have one along all axes but the first: (array, position along the first)."""
-        keys = [
-            "/".join([path, "c", str(number), *["0"] * (len(self._arrays[path]["shape"]) - 1)])
-            for path, number in wanted
-        ]
+        keys = [block_key(path, self._arrays[path], block) for path, block in wanted]
         found = self.storage.get_ranges([(key, -_ALL_BYTES, _ALL_BYTES) for key in keys])
         self._check_same_store()
-        for (path, number), key, data in zip(wanted, keys, found, strict=True):
-            shape, data_type = self._arrays[path]["shape"], self._arrays[path]["data_type"]
-            chunk = self._arrays[path]["chunk_grid"]["configuration"]["chunk_shape"]
-            if data is None and 0 not in shape:
+        for (path, block), key, data in zip(wanted, keys, found, strict=True):
+            metadata = self._arrays[path]
+            if data is None and 0 not in metadata["shape"]:
                 raise DamagedError(f"{self.name}: {key} is missing")
             try:
-                values = _nothing(data_type, chunk) if data is None else _decode_values(data, data_type, chunk)
-            except Exception as error:  # codecs raise what they happen to raise
+                values = empty_block(metadata) if data is None else decode_block(metadata, data)
+            except DamagedError as error:
                 raise DamagedError(f"{self.name}: {key} can't be read: {error}") from error
-            yield values[: shape[0] - number * chunk[0]]
-
-
-def _nothing(data_type: str, chunk: Sequence[int]) -> NDArray[Any]:
-    return np.zeros(chunk, object if data_type == "string" else data_type)
-
-
-def _decode_values(data: bytes, data_type: str, chunk: Sequence[int]) -> NDArray[Any]:
-    """Decode a chunk of one of the small arrays, as `norbert_store._format.document` says that it is encoded.
-
-    Through zarr, a million names take four times as long.
-    """
-    values = Zstd().decode(without_checksum(data))
-    if data_type != "string":
-        return np.frombuffer(values, np.dtype(data_type).newbyteorder("<")).reshape(chunk)
-    count = int.from_bytes(values[:4], "little")
-    if count != math.prod(chunk):  # the decoder makes room for as many as it says
-        raise DamagedError(f"it says that it holds {count} texts; expected {math.prod(chunk)}")
-    return VLenUTF8().decode(values).reshape(chunk)
+            yield values[: metadata["shape"][0] - block * len(values)]

@@ -6,20 +6,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import zarr
-from numpy.typing import NDArray
 from zarr.abc.store import Store
-from zarr.core.array_spec import ArrayConfig
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
-from zarr.storage import LocalStore, MemoryStore, StorePath, ZipStore
+from zarr.storage import LocalStore, MemoryStore, ZipStore
 
 from norbert_store._storage.folder import PARTIAL_SUFFIX, FileState, LocalKeys
 from norbert_store._storage.remote import ATTEMPTS, ZarrKeys, is_forked, keep, open_url, reopened
@@ -197,33 +192,6 @@ class Storage:
             for key in self.list():
                 if key.endswith(PARTIAL_SUFFIX):
                     self.delete(key)
-
-    def array(self, path: str, metadata: Mapping[str, Any]) -> zarr.Array[Any]:
-        """Return a zarr array to read, by its metadata, without reading its document."""
-        return _array(self.store, path, metadata)
-
-
-def decode_array(metadata: Mapping[str, Any], chunks: Mapping[str, bytes]) -> zarr.Array[Any]:
-    """Return a zarr array over chunks that were read already, by their keys below the array's path ("c/0/0")."""
-    prototype = default_buffer_prototype()
-    in_memory = MemoryStore({key: prototype.buffer.from_bytes(data) for key, data in chunks.items()})
-    return _array(in_memory, "", metadata)
-
-
-def encode_array(metadata: Mapping[str, Any], values: NDArray[Any]) -> dict[str, bytes]:
-    """Encode an array, and return its chunks by their keys below the array's path.
-
-    Chunks that hold nothing but the fill value are there as well, so that one that isn't there is a lost one.
-    """
-    in_memory = MemoryStore()
-    _array(in_memory, "", metadata)[...] = values
-    return {key: buffer.to_bytes() for key, buffer in in_memory._store_dict.items()}
-
-
-def _array(store: Store, path: str, metadata: Mapping[str, Any]) -> zarr.Array[Any]:
-    parsed = ArrayV3Metadata.from_dict(dict(metadata))
-    config = ArrayConfig.from_dict({"write_empty_chunks": True})
-    return zarr.Array(zarr.AsyncArray(metadata=parsed, store_path=StorePath(store, path), config=config))
 
 
 def _open_store(location: str | os.PathLike[str], read_only: bool) -> Store:

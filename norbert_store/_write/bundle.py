@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._encode.search import ChunkEncoder, Encoding
-from norbert_store._format.document import Document, shard_key
+from norbert_store._format.document import Document
+from norbert_store._format.layout import shard_key
 from norbert_store._format.shard import ChunkPlace, pack, with_checksum
 from norbert_store._sources.stems import Stems, blocks_of_stems
 from norbert_store._spectra.bins import StoredTransform

@@ -18,9 +18,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._format.document import MAGNITUDE, ROOT_KEY, TRACK_GROUP, Document, group_document, json_bytes
+from norbert_store._format.arrays import block_key, decode_block, encode_block, group_document, json_bytes
+from norbert_store._format.document import ROOT_KEY, Document
+from norbert_store._format.layout import MAGNITUDE, parse_shard_key
 from norbert_store._format.table import (
-    ROWS_PER_CHUNK,
+    TRACK_GROUP,
     Column,
     Label,
     check_labels,
@@ -31,10 +33,9 @@ from norbert_store._format.table import (
 from norbert_store._spectra.bins import StoredTransform, transform_from_config
 from norbert_store._storage.folder import PARTIAL_SUFFIX
 from norbert_store._storage.lock import LOCK_KEY, WriterLock
-from norbert_store._storage.storage import Storage, decode_array, encode_array
+from norbert_store._storage.storage import Storage
 from norbert_store.errors import (
     DamagedError,
-    FormatError,
     NorbertStoreError,
     StoreExistsError,
     StoreNotFoundError,
@@ -74,7 +75,7 @@ class Committer:
         self._lock = lock
         self._labels = document.labels
         self._names = set(self._column("name", 0))
-        block = document.tracks // ROWS_PER_CHUNK
+        block, _ = document.layout.block_of(document.tracks)
         columns = {column.name: self._column(column.name, block) for column in document.columns}
         # rows of the table's last chunk, which is written again when rows are added
         self._last_rows: list[Row] = [
@@ -144,9 +145,7 @@ class Committer:
         try:
             # what another writer committed while this one waited at the door
             document = Document.from_json(storage.get(ROOT_KEY) or data, storage.name)
-            if document.layout.codecs is not None:
-                names = ", ".join(str(codec.get("name")) for codec in document.layout.codecs)
-                raise FormatError(f"{storage.name} can't be written on: its chunks are encoded by {names}")
+            document.layout.check_own_codecs(storage.name, "can't be written on")
             transform = transform_from_config(document.transform, _frequencies(storage, document))
             _sweep(storage, document)
             return cls(storage, document, transform, lock)
@@ -224,7 +223,7 @@ class Committer:
             self._write_rows(document, rows)
             self.storage.set(ROOT_KEY, document.to_json())
             self.document = document
-            self._last_rows = rows[len(rows) // ROWS_PER_CHUNK * ROWS_PER_CHUNK :]
+            self._last_rows = rows[document.layout.full_blocks(len(rows)) :]
             self._waiting = []
         self._committed_at = time.monotonic()
 
@@ -242,28 +241,26 @@ class Committer:
         """Read a column from a block of rows on."""
         metadata = self.document.arrays()[f"{TRACK_GROUP}/{name}"]
         values: list[Any] = []
-        for block in range(first_block, -(-self.document.tracks // ROWS_PER_CHUNK)):
-            rows = min(ROWS_PER_CHUNK, self.document.tracks - block * ROWS_PER_CHUNK)
-            key = f"{TRACK_GROUP}/{name}/{_chunk_key(metadata, block)}"
-            values += _decode(self.storage, key, _one_block(metadata, rows)).tolist()
+        for block in range(first_block, self.document.layout.blocks(self.document.tracks)):
+            found = _read_block(self.storage, f"{TRACK_GROUP}/{name}", metadata, block)
+            values += found[: len(self.document.layout.block_rows(block, self.document.tracks))].tolist()
         return values
 
     def _write_rows(self, document: Document, rows: Sequence[Row]) -> None:
         """Write rows from the beginning of the table's last chunk on."""
         arrays, known = document.arrays(), {column.name for column in self.document.columns}
-        first_block = self.document.tracks // ROWS_PER_CHUNK
+        size = document.layout.rows
+        first_block, _ = document.layout.block_of(self.document.tracks)
         for column in document.columns:
             # a new column begins at the first row, so that none of its chunks is missing
-            missing: list[Row] = [] if column.name in known else [{}] * (first_block * ROWS_PER_CHUNK)
+            missing: list[Row] = [] if column.name in known else [{}] * (first_block * size)
             values = _column_values(column, [*missing, *rows])
             block, path = (first_block if column.name in known else 0), f"{TRACK_GROUP}/{column.name}"
             if column.name not in known:
                 self.storage.set(f"{path}/{ROOT_KEY}", json_bytes(arrays[path]))
-            for begin in range(0, len(values), ROWS_PER_CHUNK):
-                piece = values[begin : begin + ROWS_PER_CHUNK]
-                metadata = _one_block(arrays[path], len(piece))
-                (data,) = encode_array(metadata, piece).values()
-                self.storage.set(f"{path}/{_chunk_key(metadata, block)}", data)
+            for begin in range(0, len(values), size):
+                data = encode_block(arrays[path], values[begin : begin + size])
+                self.storage.set(block_key(path, arrays[path], block), data)
                 block += 1
 
 
@@ -276,8 +273,7 @@ def write_coordinates(storage: Storage, document: Document, transform: StoredTra
         ("channel", np.array(document.channels, dtype=object)),
         ("frequency", transform.frequencies),
     ):
-        for key, data in encode_array(arrays[path], values).items():
-            storage.set(f"{path}/{key}", data)
+        storage.set(block_key(path, arrays[path]), encode_block(arrays[path], values))
 
 
 def _write_array_documents(storage: Storage, document: Document) -> None:
@@ -321,37 +317,27 @@ def _sweep(storage: Storage, document: Document) -> None:
 
     A track's absent stem may come to lie where such a shard is.
     """
-    first_free = -(-document.frames // document.layout.shard_frames)
+    first_free = document.layout.shards(document.layout.chunks(document.frames))
     storage.sweep()
     for key in storage.list(f"{MAGNITUDE}/c"):
-        shard = key.split("/")[-2]
-        if shard.isdecimal() and int(shard) >= first_free:
+        place = parse_shard_key(key)
+        if place is not None and place[1] >= first_free:
             storage.delete(key)
 
 
-def _chunk_key(metadata: Mapping[str, Any], block: int = 0) -> str:
-    return "/".join(["c", str(block), *["0"] * (len(metadata["shape"]) - 1)])
-
-
 def _frequencies(storage: Storage, document: Document) -> NDArray[np.float64]:
-    metadata = document.arrays()["frequency"]
-    return _decode(storage, f"frequency/{_chunk_key(metadata)}", metadata)
+    return _read_block(storage, "frequency", document.arrays()["frequency"])
 
 
-def _decode(storage: Storage, key: str, metadata: Mapping[str, Any]) -> NDArray[Any]:
-    """Read the one chunk of an array."""
+def _read_block(storage: Storage, path: str, metadata: Mapping[str, Any], block: int = 0) -> NDArray[Any]:
+    key = block_key(path, metadata, block)
     data = storage.get(key)
     if data is None:
         raise DamagedError(f"{storage.name}: {key} is missing")
     try:
-        return np.asarray(decode_array(metadata, {_chunk_key(metadata): data})[...])
-    except Exception as error:  # zarr raises what its codecs happen to raise
+        return decode_block(metadata, data)
+    except DamagedError as error:
         raise DamagedError(f"{storage.name}: {key} can't be read: {error}") from error
-
-
-def _one_block(metadata: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    """Describe a block of rows as an array of its own."""
-    return {**metadata, "shape": [rows, *metadata["shape"][1:]]}
 
 
 def _column_values(column: Column, rows: Sequence[Row]) -> NDArray[Any]:

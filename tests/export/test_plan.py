@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from norbert_store._export.plan import PlannedTrack, next_shard, plan_bundles, plan_rest
-from norbert_store._format.document import Layout
+from norbert_store._export.plan import PlannedTrack, plan_bundles, plan_rest
+from norbert_store._format.layout import Layout
 from norbert_store._sources.track import SourceTrack
 from norbert_store._spectra.levels import PowerCurve
 
@@ -74,7 +74,7 @@ def test_bundles_take_whole_shards_side_by_side_and_hold_all_tracks_in_order(
     for bundle, following in pairwise(bundles):
         assert bundle.end_chunk == following.first_chunk
     _, end_chunk = carried_out(tracks, bundles)
-    assert bundles[-1].end_chunk == next_shard(end_chunk, layout)
+    assert bundles[-1].end_chunk == layout.whole_shards(end_chunk)
 
 
 @given(CHUNKS, BUNDLE_TRACKS, SHARD_CHUNKS, st.data())
@@ -97,10 +97,10 @@ def test_broken_tracks_leave_their_place_empty_and_are_tried_again_in_the_end(
     committed, end_chunk = carried_out(tracks, whole[:done], broken)
     rest = plan_rest(tracks, bundle_tracks, layout, committed, end_chunk)
     # bundles of nothing but broken tracks, behind the last one that is committed, are done again where they were
-    again = next((i for i, bundle in enumerate(whole) if bundle.first_chunk >= next_shard(end_chunk, layout)), done)
+    again = next((i for i, bundle in enumerate(whole) if bundle.first_chunk >= layout.whole_shards(end_chunk)), done)
     assert rest[: len(whole) - again] == whole[again:]
     assert sorted([*committed, *names(rest)], key=int) == names_of(tracks)
-    assert_side_by_side(tracks, rest, layout, next_shard(end_chunk, layout))
+    assert_side_by_side(tracks, rest, layout, layout.whole_shards(end_chunk))
 
 
 @given(CHUNKS, CHUNKS, BUNDLE_TRACKS, SHARD_CHUNKS, st.data())
@@ -116,7 +116,7 @@ def test_new_tracks_come_behind_the_end_wherever_they_stand_in_the_list(
         tracks.insert(place, track)
     rest = plan_rest(tracks, bundle_tracks, layout, committed, end_chunk)
     assert names(rest) == [name for name in names_of(tracks) if name not in committed]
-    assert_side_by_side(tracks, rest, layout, next_shard(end_chunk, layout))
+    assert_side_by_side(tracks, rest, layout, layout.whole_shards(end_chunk))
 
 
 @given(CHUNKS, BUNDLE_TRACKS, SHARD_CHUNKS, st.data())
@@ -128,7 +128,7 @@ def test_whatever_is_committed_nothing_is_planned_twice_or_over_it(chunks, bundl
         end_chunk = committed[track.source.name] + track.chunks
     rest = plan_rest(tracks, bundle_tracks, layout, committed, end_chunk)
     assert sorted([*committed, *names(rest)], key=int) == names_of(tracks)
-    assert_side_by_side(tracks, rest, layout, next_shard(end_chunk, layout))
+    assert_side_by_side(tracks, rest, layout, layout.whole_shards(end_chunk))
 
 
 def test_nothing_is_left_when_all_is_done():

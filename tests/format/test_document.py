@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from norbert_store._format.document import Document, Layout
+from norbert_store._format.document import Document
+from norbert_store._format.layout import Layout
 from norbert_store._format.table import label_column
 from norbert_store._spectra.levels import LogCurve, PowerCurve
 from norbert_store._version import __version__

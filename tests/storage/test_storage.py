@@ -4,11 +4,10 @@ import pickle
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from zarr.storage import LocalStore, MemoryStore, ZipStore
 
-from norbert_store._storage.storage import Storage, decode_array
+from norbert_store._storage.storage import Storage
 from norbert_store.errors import FormatError, StoreNotFoundError
 
 KINDS = ["path", "text", "local", "memory", "url"]
@@ -157,25 +156,3 @@ def test_zip_file_that_is_none(tmp_path):
     (tmp_path / "bad.zip").write_text("x")
     with pytest.raises(FormatError, match=r"bad\.zip can't be read"):
         Storage(tmp_path / "bad.zip").get("key")
-
-
-def test_arrays_by_their_metadata_alone(storage):
-    metadata = {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": [4],
-        "data_type": "int64",
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2]}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": 0,
-        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
-        "attributes": {},
-        "dimension_names": ["x"],
-        "storage_transformers": [],
-    }
-    storage.array("deep/array", metadata)[:] = [1, 2, 0, 0]
-    # chunks of nothing but the fill value are written as well, and no document
-    assert storage.list() == ["deep/array/c/0", "deep/array/c/1"]
-    assert np.array_equal(storage.array("deep/array", metadata)[1:], [2, 0, 0])
-    chunks = {f"c/{i}": storage.get(f"deep/array/c/{i}") for i in range(2)}
-    assert np.array_equal(decode_array(metadata, chunks)[:], [1, 2, 0, 0])

@@ -236,8 +236,7 @@ ROWS = 4
 @pytest.fixture
 def short_blocks(monkeypatch):
     """Chunks of the track table that hold 4 rows."""
-    for module in ("_format.document", "_write.commit", "_read.snapshot", "_store", "_check.tracks", "_check.repair"):
-        monkeypatch.setattr(f"norbert_store.{module}.ROWS_PER_CHUNK", ROWS)
+    monkeypatch.setattr("norbert_store._writer.ROWS", ROWS)
 
 
 @pytest.mark.usefixtures("short_blocks")

@@ -1,0 +1,152 @@
+"""How magnitudes lie in chunks, chunks in shards, and rows of the track table in blocks; all of that arithmetic.
+
+Conventions
+-----------
+Along the packed axis, frames, chunks and shards count from 0: chunk ``c`` holds the frames from ``c * chunk_frames``
+on, shard ``s`` the chunks from ``s * shard_chunks`` on. What takes a number takes an array of them as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from norbert_store._spectra.levels import Curve
+from norbert_store.errors import FormatError
+
+MAGNITUDE = "magnitude"
+SHARD_CHUNKS = 64
+ROWS = 16384
+
+_Number = TypeVar("_Number", int, NDArray[np.int64])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the magnitudes lie in chunks and shards, and rows in blocks.
+
+    Attributes
+    ----------
+    bins : int
+        Length of the frequency axis; a chunk holds all of it.
+    chunk_frames : int
+        Frames in a chunk, a multiple of 8.
+    shard_chunks : int
+        Chunks along time in a shard.
+    curve : Curve
+        Between magnitudes and levels.
+    codecs : tuple of dict, optional
+        What a chunk is encoded with, as zarr writes it; None where they are this format's own.
+    rows : int
+        Rows in a block of the track table.
+    """
+
+    bins: int
+    chunk_frames: int
+    shard_chunks: int
+    curve: Curve
+    codecs: tuple[dict[str, Any], ...] | None = None
+    rows: int = ROWS
+
+    # ---- frames and chunks
+
+    def chunks(self, frames: _Number) -> _Number:
+        """Chunks that a number of frames takes."""
+        return _ceil_div(frames, self.chunk_frames)
+
+    def chunk_of(self, frame: _Number) -> _Number:
+        """Chunk that a frame lies in."""
+        return frame // self.chunk_frames
+
+    def frame_of(self, chunk: _Number) -> _Number:
+        """First frame of a chunk."""
+        return chunk * self.chunk_frames
+
+    def chunk_span(self, start: int, frames: int) -> range:
+        """Chunks that some frames touch."""
+        return range(self.chunk_of(start), self.chunks(start + frames))
+
+    # ---- chunks and shards
+
+    @property
+    def shard_frames(self) -> int:
+        """Frames in a shard."""
+        return self.chunk_frames * self.shard_chunks
+
+    def shard_of(self, chunk: _Number) -> _Number:
+        """Shard that a chunk lies in."""
+        return chunk // self.shard_chunks
+
+    def within_shard(self, chunk: _Number) -> _Number:
+        """Position of a chunk in its shard."""
+        return chunk % self.shard_chunks
+
+    def first_chunk(self, shard: _Number) -> _Number:
+        """First chunk of a shard."""
+        return shard * self.shard_chunks
+
+    def shards(self, chunks: _Number) -> _Number:
+        """Shards that a number of chunks takes."""
+        return _ceil_div(chunks, self.shard_chunks)
+
+    def whole_shards(self, chunks: _Number) -> _Number:
+        """Chunks of the shards that a number of chunks takes: where the next bundle can begin."""
+        return self.first_chunk(self.shards(chunks))
+
+    # ---- rows and blocks
+
+    def blocks(self, rows: int) -> int:
+        """Blocks of the track table that a number of rows takes."""
+        return _ceil_div(rows, self.rows)
+
+    def block_of(self, row: int) -> tuple[int, int]:
+        """Block that a row lies in, and its position there."""
+        return divmod(row, self.rows)
+
+    def full_blocks(self, rows: int) -> int:
+        """Rows in those blocks that are full."""
+        return rows // self.rows * self.rows
+
+    def block_rows(self, block: int, rows: int) -> range:
+        """Rows of a block, of so many in all."""
+        return range(block * self.rows, min((block + 1) * self.rows, rows))
+
+    # ---- codecs
+
+    def check_own_codecs(self, store: str, what: str) -> None:
+        """Raise unless chunks are encoded by this format's own codecs.
+
+        Parameters
+        ----------
+        store : str
+            Name of the store.
+        what : str
+            What can't be done otherwise, such as "has no levels".
+
+        Raises
+        ------
+        FormatError
+        """
+        if self.codecs is not None:
+            names = ", ".join(str(codec.get("name")) for codec in self.codecs)
+            raise FormatError(f"{store} {what}: its chunks are encoded by {names}")
+
+
+def shard_key(target: int, shard: int) -> str:
+    """Key of a shard, by the positions of target and shard."""
+    return f"{MAGNITUDE}/c/{target}/0/{shard}/0"
+
+
+def parse_shard_key(key: str) -> tuple[int, int] | None:
+    """Positions of target and shard that a key names; None where it is no shard's."""
+    parts = key.removeprefix(f"{MAGNITUDE}/c/").split("/")
+    if not key.startswith(f"{MAGNITUDE}/c/") or len(parts) != 4 or not all(part.isdecimal() for part in parts):
+        return None
+    return int(parts[0]), int(parts[2])
+
+
+def _ceil_div(number: _Number, size: int) -> _Number:
+    return -(-number // size)
