@@ -251,7 +251,7 @@ def measure_memory(store: Path, seconds: float) -> dict[str, float]:
     excerpts = norbert_store.open(store).excerpts(seconds=seconds, targets=TARGETS, seed=SEED)
     batch, found = 16, {}
     for start in range(0, MEMORY_EXCERPTS, batch):
-        excerpts.batch(range(start, start + batch))
+        excerpts.read(range(start, start + batch))
         if start + batch == 10 * batch:
             found[f"MB after {start + batch} excerpts"] = resident_megabytes()
     found[f"MB after {MEMORY_EXCERPTS} excerpts"] = resident_megabytes()

@@ -132,7 +132,7 @@ class Data:
     def draw(self, number: int) -> Batch:
         """Find out which excerpts are in a batch."""
         indices = range(number * self.batch, (number + 1) * self.batch)
-        items = self.excerpts().batch(indices)
+        items = self.excerpts().read(indices)
         starts = np.rint(np.asarray(items["start"]) * self.stft.rate / self.stft.hop).astype(int).tolist()
         tracks = [self.position[name] for name in items["track"]]
         return Batch(indices, [Excerpt(track, start) for track, start in zip(tracks, starts, strict=True)])
@@ -387,13 +387,13 @@ def limit_unaligned(data: Data, gives: str = "magnitude") -> Contestant:
 def this_reader(data: Data, gives: str = "magnitude") -> Contestant:
     """A batch of excerpts, into the caller's array."""
     excerpts = data.excerpts(gives)
-    return Contestant({"": lambda batch, out: excerpts.batch(batch.indices, out=out)}, gives, data.store)
+    return Contestant({"": lambda batch, out: excerpts.read(batch.indices, out=out)}, gives, data.store)
 
 
 def this_reader_fresh(data: Data) -> Contestant:
     """A batch of excerpts, in an array of its own."""
     excerpts = data.excerpts()
-    return Contestant({"": lambda batch, _: excerpts.batch(batch.indices)}, "nothing", data.store)
+    return Contestant({"": lambda batch, _: excerpts.read(batch.indices)}, "nothing", data.store)
 
 
 def through_xarray(data: Data) -> Contestant:

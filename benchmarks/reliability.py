@@ -123,8 +123,8 @@ def check_left_over(store: Path, reference: Path) -> str:
     assert not faults, f"{len(faults)} faults, {faults[0]}"
     found, whole = rows(store), rows(reference)
     assert found == whole[: len(found)], "committed rows differ"
-    end = norbert_store.open(store).magnitude.sizes["frame"]
-    layout = norbert_store.open(store)._reader.layout
+    end = norbert_store.open(store).to_xarray().magnitude.sizes["frame"]
+    layout = norbert_store.open(store)._selection.snapshot.layout
     last = -(-end // layout.shard_frames)
     committed = {key: data for key, data in shards(reference).items() if int(key.split("/")[-2]) < last}
     there = shards(store)
@@ -166,7 +166,14 @@ def everything(store: Path) -> list[Any]:
     """All values and labels of a store, as this library reads them."""
     db = norbert_store.open(store)
     table = db.tracks
-    facts = [db.targets, db.channels, db.rate, db.table.tobytes(), db.frequencies.tobytes(), repr(db.transform.config)]
+    facts = [
+        db.targets,
+        db.channels,
+        db.rate,
+        db.look_up_table.tobytes(),
+        db.frequencies.tobytes(),
+        repr(db.transform.config),
+    ]
     facts += [(name, table[name].values.tolist()) for name in sorted(table.variables)]
     return [*map(repr, facts), *(track.magnitude.values.tobytes() for track in db)]
 

@@ -232,7 +232,7 @@ def measure_store(path: str, tracks: int) -> dict[str, float]:
     clock.lap("select")
     assert 0 < len(rock) < tracks
     clock.lap("")
-    db.split("valid")
+    db.select(split="valid")
     clock.lap("split")
     assert sum(track.frames > 0 for track in db) == tracks
     clock.lap("iterate")

@@ -77,7 +77,7 @@ def main(store: Path) -> None:
             continue
         decoded = decode(track, target, channel, decoder)
         apart = np.abs(decoded.astype(int) - levels)
-        same = not apart.any() and np.array_equal(db.table[decoded], magnitude)
+        same = not apart.any() and np.array_equal(db.look_up_table[decoded], magnitude)
         print(f"  {name:<30} {np.mean(apart == 0):.1%} of the levels are equal; none is more than {apart.max()} apart")
         assert same or name in OTHERS, f"{name} decodes something else"
 

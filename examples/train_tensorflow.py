@@ -45,14 +45,14 @@ def dataset(excerpts: Excerpts, epochs: int) -> tf.data.Dataset:
     """
 
     def read(numbers: np.ndarray) -> np.ndarray:
-        return excerpts.batch(numbers)["magnitude"]
+        return excerpts.read(numbers)["magnitude"]
 
     def pair(numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         batch = tf.ensure_shape(tf.numpy_function(read, [numbers], excerpts.dtype), (None, *excerpts.shape))
         return batch[:, 0], batch[:, 1]
 
     numbers = tf.data.Dataset.range(epochs * len(excerpts))  # .shard(world, rank) for one of several machines
-    return numbers.batch(BATCH, drop_remainder=True).map(pair).prefetch(2)
+    return numbers.read(BATCH, drop_remainder=True).map(pair).prefetch(2)
 
 
 def mask_net(shape: tuple[int, ...]) -> keras.Model:

@@ -88,11 +88,11 @@ def train(db: norbert_store.Store, epochs: int = 4) -> tuple[Net, list[float]]:
     """Train on random excerpts of 2 seconds; return the net and the loss of every step."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     statistics = db.statistics(values=loudness).sel(target="mixture")
-    net = Net(len(db.channels), statistics["mean"].values, statistics["deviation"].values).to(device)
+    net = Net(len(db.channels), statistics["mean"].values, statistics["std"].values).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
 
     excerpts = db.excerpts(seconds=2.0, targets=TARGETS, values=loudness, per_epoch=15 * BATCH, seed=0)
-    sampler = excerpts.sampler()  # one of several machines takes excerpts.sampler(rank=rank, world=world)
+    sampler = excerpts.sampler()  # one of several machines takes excerpts.sampler(rank=rank, world_size=world)
 
     def loader(workers: int) -> DataLoader[Tensor]:
         return DataLoader(
@@ -142,10 +142,10 @@ def evaluate(net: Net, db: norbert_store.Store) -> tuple[float, float]:
 def main(store: Path) -> None:
     torch.manual_seed(0)
     db = norbert_store.open(store)
-    net, losses = train(db.split("train"))
+    net, losses = train(db.select(split="train"))
     first, last = losses[0], float(np.mean(losses[-10:]))
     print(f"loss of the first step {first:.5f}, of the last ten {last:.5f}: {last / first:.0%}")
-    of_net, of_mixture = evaluate(net, db.split("test"))
+    of_net, of_mixture = evaluate(net, db.select(split="test"))
     print(f"on the test split, which the net never saw: {of_net:.5f}; of the mixture as it is: {of_mixture:.5f}")
     assert last < first / 2, "the net didn't learn"
 

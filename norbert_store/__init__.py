@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from norbert_store._sources.musdb import export_musdb
     from norbert_store._spectra.bins import Mel, ReadyBins
     from norbert_store._spectra.levels import LogCurve, PowerCurve
-    from norbert_store._store import Store, Track
-    from norbert_store._store import open_store as open
+    from norbert_store._store import Store, open
+    from norbert_store._track import Track
     from norbert_store._writer import Writer, append, create
 
 # public name -> where it lives, and its name there
@@ -32,12 +32,12 @@ _HOMES = {
     "ReadyBins": ("_spectra.bins", "ReadyBins"),
     "Store": ("_store", "Store"),
     "TF": ("_chain", "TF"),
-    "Track": ("_store", "Track"),
+    "Track": ("_track", "Track"),
     "Writer": ("_writer", "Writer"),
     "append": ("_writer", "append"),
     "create": ("_writer", "create"),
     "export_musdb": ("_sources.musdb", "export_musdb"),
-    "open": ("_store", "open_store"),
+    "open": ("_store", "open"),
 }
 
 __all__ = [

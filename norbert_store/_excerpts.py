@@ -17,18 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._read.frames import Request
+from norbert_store._read.selection import Selection
 from norbert_store._read.values import Values, values_of
 from norbert_store._spectra.stft import whole_number
 from norbert_store.errors import NameNotFoundError
-
-if TYPE_CHECKING:
-    from norbert_store._store import Store
 
 Item = dict[str, Any]
 """An excerpt: "magnitude", "track" and "start"."""
@@ -54,35 +52,36 @@ class Excerpts:
 
     def __init__(
         self,
-        store: Store,
+        selection: Selection,
         seconds: float,
+        *,
         targets: Sequence[str] | None = None,
         channels: Sequence[str] | None = None,
         seed: int = 0,
         values: Values | Callable[[NDArray[np.float32]], NDArray[Any]] = "magnitude",
         per_epoch: int | None = None,
-        independent: bool = False,
+        remix: bool = False,
     ) -> None:
-        self._reader = store._reader
-        self._values = values_of(values, self._reader)
-        self._targets = _positions(store, "target", targets, self._reader.document.targets)
-        self._channels = _positions(store, "channel", channels, self._reader.document.channels)
+        self._frames = selection.frames
+        self._values = values_of(values, self._frames)
+        self._targets = _positions(selection, "target", targets, selection.document.targets)
+        self._channels = _positions(selection, "channel", channels, selection.document.channels)
         self._seed = whole_number("seed", seed, at_least=0)
-        self._independent = independent
-        self.frames = _frames(store, seconds)
-        self.shape = len(self._targets), len(self._channels), self.frames, self._reader.layout.bins
+        self._remix = remix
+        self.frames = _frame_count(selection, seconds)
+        self.shape = len(self._targets), len(self._channels), self.frames, selection.document.layout.bins
         self.dtype = self._values.dtype
-        self._pools = _pools(store, self._targets, self.frames, seconds, independent)
+        self._pools = _pools(selection, self._targets, self.frames, seconds, remix)
         if per_epoch is None:
             total = sum(self._pools[0].lengths.tolist())
             per_epoch = max(1, total // self.frames)
         self._per_epoch = whole_number("per_epoch", per_epoch, at_least=1)
-        self._seconds_per_frame = store.transform.hop / store.rate
+        self._seconds_per_frame = selection.transform.hop / selection.transform.rate
 
     def __repr__(self) -> str:
         return (
-            f"<norbert_store.Excerpts of {self._reader.name!r}, {self._per_epoch} per epoch, shape {self.shape}, "
-            f"{self.dtype}>"
+            f"<norbert_store.Excerpts of {self._frames.snapshot.name!r}, {self._per_epoch} per epoch, "
+            f"shape {self.shape}, {self.dtype}>"
         )
 
     def __len__(self) -> int:
@@ -107,7 +106,7 @@ class Excerpts:
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """Read some excerpts in one go; their values are views of one batch."""
-        batch = self.batch(indices)
+        batch = self.read(indices)
         keys = "track", "start"
         return [
             {"magnitude": values, **{key: batch[key][i] for key in keys}} for i, values in enumerate(batch["magnitude"])
@@ -121,7 +120,7 @@ class Excerpts:
             whole = np.stack(values)
         return {"magnitude": whole, "track": [item["track"] for item in items], "start": [i["start"] for i in items]}
 
-    def batch(self, indices: Sequence[int], out: NDArray[Any] | None = None) -> dict[str, Any]:
+    def read(self, indices: Sequence[int], out: NDArray[Any] | None = None) -> dict[str, Any]:
         """Read some excerpts, into the caller's memory if that is given.
 
         Parameters
@@ -134,7 +133,7 @@ class Excerpts:
         Returns
         -------
         dict
-            "magnitude": ``out``; "track": a name each, "start": seconds each. Where targets are independent, a tuple of
+            "magnitude": ``out``; "track": a name each, "start": seconds each. With ``remix``, a tuple of
             names and of seconds each.
 
         Raises
@@ -154,15 +153,15 @@ class Excerpts:
             for i, (rows, firsts) in enumerate(zip(places.rows.tolist(), places.frames.tolist(), strict=True))
             for j, (target, row, first) in enumerate(zip(self._targets, rows, firsts, strict=True))
         ]
-        self._values.read(self._reader, requests)
+        self._values.read(self._frames, requests)
         starts = (places.starts * self._seconds_per_frame).tolist()
-        names = [[str(self._reader.cell("name", row)) for row in rows] for rows in places.rows.tolist()]
-        one = tuple if self._independent else _first
+        names = [[str(self._frames.snapshot.cell("name", row)) for row in rows] for rows in places.rows.tolist()]
+        one = tuple if self._remix else _first
         return {"magnitude": out, "track": [one(each) for each in names], "start": [one(each) for each in starts]}
 
-    def sampler(self, epoch: int = 0, rank: int = 0, world: int = 1) -> EpochSampler:
-        """Return the indices of an epoch, for one of ``world`` machines that share it."""
-        return EpochSampler(self._per_epoch, epoch, rank, world)
+    def sampler(self, *, epoch: int = 0, rank: int = 0, world_size: int = 1) -> EpochSampler:
+        """Return the indices of an epoch, for one of ``world_size`` processes that share it."""
+        return EpochSampler(self._per_epoch, epoch, rank, world_size)
 
     def _places(self, indices: Sequence[int]) -> _Places:
         numbers = np.asarray(indices)
@@ -175,7 +174,7 @@ class Excerpts:
         self._part(numbers, drawn)
         count = len(self._targets)
         rows, starts, firsts = (np.stack([each[part] for each in drawn], axis=1) for part in range(3))
-        if not self._independent:
+        if not self._remix:
             rows, starts, firsts = (np.repeat(each, count, axis=1) for each in (rows, starts, firsts))
         return _Places(rows, starts, firsts)
 
@@ -199,17 +198,17 @@ class EpochSampler:
     per_epoch : int
     epoch : int
         Which, from 0.
-    rank, world : int
-        Of so many machines, which this is: it gets every ``world``-th index. Those at the end that not all of them
+    rank, world_size : int
+        Which process this is, of how many: it gets every ``world_size``-th index. Those at the end that not all of them
         would get are left out.
     """
 
-    def __init__(self, per_epoch: int, epoch: int = 0, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, per_epoch: int, epoch: int = 0, rank: int = 0, world_size: int = 1) -> None:
         self._per_epoch = whole_number("per_epoch", per_epoch, at_least=1)
-        self._world = whole_number("world", world, at_least=1)
+        self._world_size = whole_number("world_size", world_size, at_least=1)
         self._rank = whole_number("rank", rank, at_least=0)
-        if self._rank >= self._world:
-            raise ValueError(f"rank must be below world, which is {world}; found {rank}")
+        if self._rank >= self._world_size:
+            raise ValueError(f"rank must be below world_size, which is {world_size}; found {rank}")
         self.set_epoch(epoch)
 
     def set_epoch(self, epoch: int) -> None:
@@ -217,11 +216,11 @@ class EpochSampler:
         self._epoch = whole_number("epoch", epoch, at_least=0)
 
     def __len__(self) -> int:
-        return self._per_epoch // self._world
+        return self._per_epoch // self._world_size
 
     def __iter__(self) -> Iterator[int]:
         begin = self._epoch * self._per_epoch
-        return iter(range(begin + self._rank, begin + self._world * len(self), self._world))
+        return iter(range(begin + self._rank, begin + self._world_size * len(self), self._world_size))
 
 
 @dataclass(frozen=True)
@@ -259,36 +258,36 @@ class _Pool:
         return _Pool(self._rows[kept], self._starts[kept], self.lengths[kept], self._frames) if kept.any() else None
 
 
-def _pools(store: Store, targets: Sequence[int], frames: int, seconds: float, independent: bool) -> list[_Pool]:
+def _pools(selection: Selection, targets: Sequence[int], frames: int, seconds: float, remix: bool) -> list[_Pool]:
     """For each draw, the tracks that are long enough and have the target, or all of them."""
-    reader, rows = store._reader, store._all_rows
+    snapshot, rows = selection.snapshot, selection.rows
     if len(rows) == 0:
-        raise ValueError(f"{store.location} has no tracks, of which there could be excerpts")
-    (starts, lengths), present = reader.extents(rows), reader.column("present")[rows]
+        raise ValueError(f"{selection.name} has no tracks, of which there could be excerpts")
+    (starts, lengths), present = snapshot.spans(rows), snapshot.column("present")[rows]
     if lengths.max() < frames:
-        longest = lengths.max() * store.transform.hop / store.rate
+        longest = lengths.max() * selection.transform.hop / selection.transform.rate
         raise ValueError(
-            f"no track of {store.location} is as long as {seconds:g} seconds ({frames} frames); the longest has "
+            f"no track of {selection.name} is as long as {seconds:g} seconds ({frames} frames); the longest has "
             f"{longest:.2f} ({lengths.max()} frames)"
         )
     pools = []
-    for some in [[target] for target in targets] if independent else [list(targets)]:
+    for some in [[target] for target in targets] if remix else [list(targets)]:
         fit = (lengths >= frames) & present[:, some].all(axis=1)
         if not fit.any():
-            names = ", ".join(repr(store.targets[target]) for target in some)
-            raise ValueError(f"no track of {store.location} of {seconds:g} seconds or more has {names}")
+            names = ", ".join(repr(selection.document.targets[target]) for target in some)
+            raise ValueError(f"no track of {selection.name} of {seconds:g} seconds or more has {names}")
         pools.append(_Pool(rows[fit], starts[fit], lengths[fit], frames))
     return pools
 
 
-def _frames(store: Store, seconds: float) -> int:
+def _frame_count(selection: Selection, seconds: float) -> int:
     number = isinstance(seconds, int | float | np.integer | np.floating) and not isinstance(seconds, bool)
     if not number or not 0 < seconds < _MOST_SECONDS:
         raise ValueError(f"seconds must be a positive number, found {seconds!r}")
-    return max(1, round(float(seconds) * store.rate / store.transform.hop))
+    return max(1, round(float(seconds) * selection.transform.rate / selection.transform.hop))
 
 
-def _positions(store: Store, what: str, labels: Sequence[str] | None, known: Sequence[str]) -> list[int]:
+def _positions(selection: Selection, what: str, labels: Sequence[str] | None, known: Sequence[str]) -> list[int]:
     if labels is None:
         return list(range(len(known)))
     labels = [labels] if isinstance(labels, str) else list(labels)
@@ -296,7 +295,7 @@ def _positions(store: Store, what: str, labels: Sequence[str] | None, known: Seq
         raise ValueError(f"expected some of the {what}s {', '.join(map(repr, known))}, each once; found {labels!r}")
     for label in labels:
         if label not in known:
-            raise NameNotFoundError(f"{store.location} has no {what} {label!r}; it has {', '.join(map(repr, known))}")
+            raise NameNotFoundError(f"{selection.name} has no {what} {label!r}; it has {', '.join(map(repr, known))}")
     return [list(known).index(label) for label in labels]
 
 

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from norbert_store._read.track import StoredTrack
 from norbert_store._sources.files import AudioInfo, read_stem
 from norbert_store._spectra.stft import FRAMES_PER_BLOCK, Audio, Spectrum, StftStream, StftSynthesis, as_audio
 from norbert_store.errors import AudioError, SourceError, TrackError
 from norbert_store.filters._masks import apply_mask, ideal_binary_mask, ideal_ratio_mask, soft_mask
 from norbert_store.filters._wiener import wiener
-
-if TYPE_CHECKING:
-    from norbert_store._store import Track
 
 Mixture = ArrayLike | str | os.PathLike[str] | None
 """An array (samples, channels), an audio file, or None for what the track's source points to."""
@@ -37,7 +35,7 @@ _HIGHEST_BINS = 16
 _LEAST_WEIGHT = 0.1
 
 
-def resynthesize(track: Track, target: str, mixture: Mixture) -> Iterator[Audio]:
+def resynthesize(track: StoredTrack, target: str, mixture: Mixture) -> Iterator[Audio]:
     """Give a target's magnitudes the phase of the mixture; see `Track.to_audio`."""
     stft, channels = track.transform.stft, len(track.channels)
     synthesis = StftSynthesis(stft, track.samples, channels, least_weight=_LEAST_WEIGHT)
@@ -48,7 +46,7 @@ def resynthesize(track: Track, target: str, mixture: Mixture) -> Iterator[Audio]
 
 
 def separate(
-    track: Track,
+    track: StoredTrack,
     mixture: Mixture,
     method: str = "wiener",
     targets: Sequence[str] | None = None,
@@ -92,7 +90,7 @@ def _estimate(
     return wiener(magnitudes * window_sum, spectrum * window_sum, iterations) / window_sum
 
 
-def _sources(track: Track, targets: Sequence[str] | None) -> list[str]:
+def _sources(track: StoredTrack, targets: Sequence[str] | None) -> list[str]:
     there = [target for target, present in track.present.items() if present]
     if targets is None:
         targets = [target for target in there if target != MIXTURE]
@@ -106,14 +104,14 @@ def _sources(track: Track, targets: Sequence[str] | None) -> list[str]:
     return sources
 
 
-def _magnitudes(track: Track, targets: Sequence[str], start: int, frames: int) -> NDArray[np.float32]:
+def _magnitudes(track: StoredTrack, targets: Sequence[str], start: int, frames: int) -> NDArray[np.float32]:
     """Magnitudes of the STFT (frames, bins, channels, targets), 0 above the bandwidth."""
     stored = track.magnitude.sel(target=list(targets))[:, :, start : start + frames].values
     extended: NDArray[np.float32] = track.transform.extend(stored).transpose(2, 3, 1, 0)
     return extended
 
 
-def _with_shares_above(track: Track, magnitudes: NDArray[np.float32]) -> NDArray[np.float32]:
+def _with_shares_above(track: StoredTrack, magnitudes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Give each source the share of what lies above the bandwidth that it has just below."""
     covered = track.transform.covered_bins
     highest = magnitudes[:, max(0, covered - _HIGHEST_BINS) : covered]
@@ -121,7 +119,7 @@ def _with_shares_above(track: Track, magnitudes: NDArray[np.float32]) -> NDArray
     return magnitudes
 
 
-def _spectra(track: Track, mixture: Mixture, frames: int) -> Iterator[tuple[int, Spectrum]]:
+def _spectra(track: StoredTrack, mixture: Mixture, frames: int) -> Iterator[tuple[int, Spectrum]]:
     """Blocks of the mixture's frames (frames, bins, channels), each with the position of its first."""
     stream = StftStream(track.transform.stft, len(track.channels), np.float32, frames)
     start = 0
@@ -134,7 +132,7 @@ def _spectra(track: Track, mixture: Mixture, frames: int) -> Iterator[tuple[int,
         start += len(spectrum)
 
 
-def _mixture_blocks(track: Track, mixture: Mixture) -> Iterator[NDArray[Any]]:
+def _mixture_blocks(track: StoredTrack, mixture: Mixture) -> Iterator[NDArray[Any]]:
     """Blocks of the mixture's audio, after a look at its rate, length and channels."""
     if mixture is None or isinstance(mixture, str | os.PathLike):
         info, blocks = _read_source(track) if mixture is None else read_stem(mixture, MIXTURE)
@@ -152,7 +150,7 @@ def _mixture_blocks(track: Track, mixture: Mixture) -> Iterator[NDArray[Any]]:
     return blocks
 
 
-def _read_source(track: Track) -> tuple[AudioInfo, Iterator[NDArray[np.float32]]]:
+def _read_source(track: StoredTrack) -> tuple[AudioInfo, Iterator[NDArray[np.float32]]]:
     if not track.source:
         raise SourceError(f"track {track.name!r} doesn't say where its audio is; give mixture=")
     folder = track.folder

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import os
 from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from norbert_store._read.selection import Selection
+from norbert_store._read.track import StoredTrack
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from norbert_store._store import Store, Track
 
 _MOST_ROWS = 10
 _MOST_COLUMNS = 1500
@@ -25,16 +27,16 @@ _RANGE_DECIBEL = 90.0
 _LOWEST_SHOWN = 40.0
 
 
-def store_html(store: Store) -> str:
+def store_html(selection: Selection) -> str:
     """Show a store in a notebook: what it holds, and its first tracks."""
-    rows = [[track.name, track.split, f"{track.duration:.1f} s"] for track in _first(store, _MOST_ROWS)]
-    if len(store) > _MOST_ROWS:
-        rows.append([f"... {len(store) - _MOST_ROWS} more", "", ""])
-    facts, tracks = _facts_html(store.facts()), _table_html(("track", "split", "length"), rows)
-    return f"<b>Store</b> {escape(store.location)}{facts}{tracks}"
+    rows = [[track.name, track.split, f"{track.duration:.1f} s"] for track in islice(selection, _MOST_ROWS)]
+    if len(selection) > _MOST_ROWS:
+        rows.append([f"... {len(selection) - _MOST_ROWS} more", "", ""])
+    facts, tracks = _facts_html(selection.facts()), _table_html(("track", "split", "length"), rows)
+    return f"<b>Store</b> {escape(selection.name)}{facts}{tracks}"
 
 
-def track_html(track: Track) -> str:
+def track_html(track: StoredTrack) -> str:
     """Show a track in a notebook."""
     facts = {
         "split": track.split,
@@ -46,12 +48,12 @@ def track_html(track: Track) -> str:
     return f"<b>Track</b> {escape(track.name)}{_facts_html(facts)}"
 
 
-def plot_track(track: Track) -> Figure:
+def plot_track(track: StoredTrack) -> Figure:
     """Draw a track: a spectrogram for each target, mean over channels, in dB over time and the logarithm of frequency.
 
     Parameters
     ----------
-    track : Track
+    track : StoredTrack
 
     Returns
     -------
@@ -87,7 +89,7 @@ def plot_track(track: Track) -> Figure:
     return figure
 
 
-def save_plot(track: Track, file: str | os.PathLike[str]) -> None:
+def save_plot(track: StoredTrack, file: str | os.PathLike[str]) -> None:
     """Draw a track into a file; the suffix tells the format (png, pdf, svg, ...).
 
     Raises
@@ -104,10 +106,6 @@ def save_plot(track: Track, file: str | os.PathLike[str]) -> None:
     if Path(file).suffix.removeprefix(".").lower() not in known:
         raise ValueError(f"{os.fspath(file)} can't be drawn; expected a file named .{', .'.join(sorted(known))}")
     plot_track(track).savefig(file, dpi=130)
-
-
-def _first(store: Store, count: int) -> list[Track]:
-    return [store[i] for i in range(min(len(store), count))]
 
 
 def _spread(size: int, most: int) -> NDArray[np.int64]:

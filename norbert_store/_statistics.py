@@ -12,39 +12,37 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray
 from numpy.typing import NDArray
 
 from norbert_store._format.layout import MAGNITUDE
+from norbert_store._read.frames import Wanted
+from norbert_store._read.selection import Selection
 from norbert_store._read.threads import for_each
 from norbert_store._read.values import Function, Values, values_of
-
-if TYPE_CHECKING:
-    from norbert_store._store import Store
 
 _FRAMES_AT_A_TIME = 1024
 
 
-def statistics(store: Store, values: Values | Function = "magnitude") -> xarray.Dataset:
+def statistics(selection: Selection, values: Values | Function = "magnitude") -> xarray.Dataset:
     """Mean and standard deviation of a store's values; public as `Store.statistics`.
 
     Parameters
     ----------
-    store : Store
+    selection : Selection
     values : str or callable
         As for `norbert_store._read.values.values_of`.
 
     Returns
     -------
     xarray.Dataset
-        "mean" and "deviation" (target, frequency), float64, and "frames" (target): how many were counted, of all
+        "mean" and "std" (target, frequency), float64, and "frames" (target): how many were counted, of all
         channels. NaN where no track has a target.
     """
-    table = values_of(values, store._reader).table.astype(np.float64)
-    counts = level_counts(store)
+    table = values_of(values, selection.frames).table.astype(np.float64)
+    counts = level_counts(selection)
     frames = counts[:, 0].sum(axis=-1)
     with np.errstate(invalid="ignore"):
         share = counts / frames[:, np.newaxis, np.newaxis]
@@ -53,43 +51,43 @@ def statistics(store: Store, values: Values | Function = "magnitude") -> xarray.
     return xarray.Dataset(
         {
             "mean": (("target", "frequency"), mean),
-            "deviation": (("target", "frequency"), deviation),
+            "std": (("target", "frequency"), deviation),
             "frames": (("target",), frames),
         },
-        coords={"target": list(store.targets), "frequency": store.frequencies},
+        coords={"target": list(selection.document.targets), "frequency": selection.transform.frequencies},
     )
 
 
-def level_counts(store: Store) -> NDArray[np.int64]:
+def level_counts(selection: Selection) -> NDArray[np.int64]:
     """Count levels (targets, bins, 256), or read how many there were the last time."""
-    shape = len(store.targets), store._reader.layout.bins, 256
-    cache = _cache(store)
+    shape = len(selection.document.targets), selection.document.layout.bins, 256
+    cache = _cache(selection)
     if cache is None:
-        return _count(store, shape)
-    state = _state(store)
+        return _count(selection, shape)
+    state = _state(selection)
     counts = _kept(cache, state, shape)
     if counts is None:
-        counts = _count(store, shape)
+        counts = _count(selection, shape)
         _keep(cache, state, counts)
     return counts
 
 
-def _cache(store: Store) -> Path | None:
+def _cache(selection: Selection) -> Path | None:
     """Where counts are kept: a file for each selection of a store's tracks."""
-    folder = store._reader.storage.folder
+    folder = selection.snapshot.storage.folder
     if folder is None:
         return None
-    folder, rows = folder.absolute(), store._all_rows
-    every = np.array_equal(rows, np.arange(store._reader.document.tracks))
+    folder, rows = folder.absolute(), selection.rows
+    every = np.array_equal(rows, np.arange(selection.document.tracks))
     which = "" if every else f"-{hashlib.sha256(rows.tobytes()).hexdigest()[:8]}"
     return folder.with_name(f"{folder.name}.statistics{which}.npz")
 
 
-def _state(store: Store) -> str:
+def _state(selection: Selection) -> str:
     """What changes when tracks are added, or shards made again: their sizes, and when they were written."""
-    storage = store._reader.storage
+    storage = selection.snapshot.storage
     shards = [(key, (storage.state(key) or ())[1:3]) for key in storage.list(f"{MAGNITUDE}/c")]
-    what = store._reader.document.checksum, store._all_rows.tolist(), shards
+    what = selection.document.checksum, selection.rows.tolist(), shards
     return hashlib.sha256(repr(what).encode()).hexdigest()
 
 
@@ -112,24 +110,24 @@ def _keep(cache: Path, state: str, counts: NDArray[np.int64]) -> None:
             partial.unlink(missing_ok=True)
 
 
-def _count(store: Store, shape: tuple[int, int, int]) -> NDArray[np.int64]:
-    reader, rows = store._reader, store._all_rows
-    channels = list(range(len(store.channels)))
+def _count(selection: Selection, shape: tuple[int, int, int]) -> NDArray[np.int64]:
+    frames, snapshot, rows = selection.frames, selection.snapshot, selection.rows
+    channels = list(range(len(selection.document.channels)))
     counts = np.zeros(shape, np.int64)
-    first_count = 256 * np.arange(reader.layout.bins)
+    first_count = 256 * np.arange(snapshot.layout.bins)
     lock = Lock()
-    (starts, frames), present = reader.extents(rows), reader.column("present")[rows]
+    (starts, lengths), present = snapshot.spans(rows), snapshot.column("present")[rows]
     pieces = [
         (target, int(row), int(start) + begin, min(_FRAMES_AT_A_TIME, int(length) - begin))
-        for row, start, length, there in zip(rows, starts, frames, present, strict=True)
+        for row, start, length, there in zip(rows, starts, lengths, present, strict=True)
         for target in np.flatnonzero(there).tolist()
         for begin in range(0, int(length), _FRAMES_AT_A_TIME)
     ]
 
     def count(piece: tuple[int, int, int, int]) -> None:
         target, row, first, length = piece
-        levels = reader.levels([target], channels, np.arange(first, first + length), slice(None), row)
-        places = (levels.reshape(-1, reader.layout.bins) + first_count).ravel()
+        levels = frames.levels(Wanted([target], channels, np.arange(first, first + length), row=row))
+        places = (levels.reshape(-1, snapshot.layout.bins) + first_count).ravel()
         found = np.bincount(places, minlength=counts[0].size).reshape(counts[0].shape)
         with lock:
             counts[target] += found

@@ -10,7 +10,7 @@ from xarray.backends import BackendEntrypoint
 
 from norbert_store._read.xarrays import Values
 from norbert_store._storage.storage import Location
-from norbert_store._store import open_store
+from norbert_store._store import open as open_store
 
 
 class NorbertStoreBackend(BackendEntrypoint):
@@ -52,6 +52,6 @@ class NorbertStoreBackend(BackendEntrypoint):
         if values not in ("magnitude", "levels"):
             raise ValueError(f"values must be 'magnitude' or 'levels', found {values!r}")
         store = open_store(filename_or_obj)
-        dataset = store.dataset(values) if track is None else store[track].dataset(values)
+        dataset = store.to_xarray(values) if track is None else store[track].to_xarray(values)
         drop = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return dataset.drop_vars(drop, errors="ignore")

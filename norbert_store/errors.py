@@ -7,6 +7,8 @@ they are known.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class NorbertStoreError(Exception):
     """Base of all errors that this library raises on purpose."""
@@ -45,7 +47,23 @@ class StoreInUseError(NorbertStoreError, OSError):
 
 
 class StorageError(NorbertStoreError, OSError):
-    """The place where a store lies can't be read or written: a full disk, a missing right, a server that fails."""
+    """The place where a store lies can't be read or written: a full disk, a missing right, a server that fails.
+
+    Attributes
+    ----------
+    problem : str
+        What went wrong.
+    place : str
+        The file or the key; empty where it is the whole store.
+    """
+
+    def __init__(self, problem: str, *, place: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.place = place
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.problem}".lstrip()
 
 
 class WorkerError(NorbertStoreError, OSError):
@@ -57,7 +75,51 @@ class SourceError(NorbertStoreError, OSError):
 
 
 class DamagedError(NorbertStoreError, OSError):
-    """Stored bytes that are missing, cut short, or fail their checksum."""
+    """Stored bytes that are missing, cut short, or fail their checksum.
+
+    Who finds the damage says what it is and which file has it; who knows the names of store, track and target adds
+    them on the way up.
+
+    Attributes
+    ----------
+    problem : str
+        What is wrong.
+    key : str, optional
+        The file, relative to the store.
+    offset : int, optional
+        Where in the file, bytes.
+    at : tuple of int, optional
+        Positions of the chunk's target and channel (-1: all of them), and its own along the packed axis.
+    store, track, target, channel : str, optional
+        Names, as far as they are known.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        key: str | None = None,
+        offset: int | None = None,
+        at: tuple[Any, ...] | None = None,
+        store: str | None = None,
+        track: str | None = None,
+        target: str | None = None,
+        channel: str | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.key = key
+        self.offset = offset
+        self.at = at
+        self.store = store
+        self.track = track
+        self.target = target
+        self.channel = channel
+
+    def __str__(self) -> str:
+        chunk = None if self.at is None or self.channel is None else self.at[2]
+        place = in_words(self.key, self.offset, self.track, self.target, self.channel, chunk)
+        return ": ".join(part for part in (self.store, place, self.problem) if part)
 
 
 class NameNotFoundError(NorbertStoreError, KeyError):
@@ -66,3 +128,30 @@ class NameNotFoundError(NorbertStoreError, KeyError):
     def __str__(self) -> str:
         # KeyError shows the repr of its argument, which is for keys, not for sentences
         return str(self.args[0]) if self.args else ""
+
+
+def in_words(
+    key: str | None,
+    offset: int | None = None,
+    track: str | None = None,
+    target: str | None = None,
+    channel: str | None = None,
+    chunk: int | None = None,
+) -> str:
+    """Name a place in a store: "track 'A', target 'vocals', at byte 20 of magnitude/c/0/0/1/0".
+
+    Parameters
+    ----------
+    key : str, optional
+        The file, relative to the store.
+    offset : int, optional
+        Where in the file, bytes.
+    track, target, channel : str, optional
+    chunk : int, optional
+        Position along the packed axis.
+    """
+    labels = {"track": track, "target": target, "channel": channel, "packed chunk": chunk}
+    places = [f"{what} {label!r}" for what, label in labels.items() if label is not None]
+    if key is not None:
+        places.append(key if offset is None else f"at byte {offset} of {key}")
+    return ", ".join(places)

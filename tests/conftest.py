@@ -126,7 +126,7 @@ def small_copy(small, tmp_path) -> Path:
 @pytest.fixture
 def other_codecs(small, small_copy) -> Path:
     """The small store, its magnitudes written by zarr with its own codecs."""
-    values = small.db.magnitude.values
+    values = small.db.to_xarray().magnitude.values
     shutil.rmtree(small_copy / "magnitude")
     array = zarr.create_array(
         small_copy / "magnitude",

@@ -57,9 +57,9 @@ def test_each_track_has_its_own_data_by_position_and_by_name(db, row):
     for track in (db[row], db[row - TRACKS], db[scale.name(row)], db.select([row])[0], db.select([scale.name(row)])[0]):
         assert track.name == scale.name(row)
         assert np.array_equal(track.levels, expected)
-    assert np.array_equal(db[row].magnitude, db.table[expected])
+    assert np.array_equal(db[row].magnitude, db.look_up_table[expected])
     there = slice(db[row].start, db[row].start + db[row].frames)
-    assert np.array_equal(db.dataset("levels")["levels"].isel(frame=there), expected)
+    assert np.array_equal(db.to_xarray("levels")["levels"].isel(frame=there), expected)
 
 
 def test_tracks_without_their_data_are_damage(db):
@@ -67,7 +67,7 @@ def test_tracks_without_their_data_are_damage(db):
         db[1].levels.load()
     at = db[17_000].start
     with pytest.raises(DamagedError, match=f"track '{scale.name(17_000)}', target 'vocals', channel 'right', packed"):
-        db.magnitude.isel(target=1, channel=1, frame=slice(at, at + 8)).load()
+        db.to_xarray().magnitude.isel(target=1, channel=1, frame=slice(at, at + 8)).load()
 
 
 @pytest.mark.parametrize("row", [0, 3, scale.ROWS - 1, scale.ROWS, TRACKS - 1])
@@ -107,7 +107,7 @@ def test_selections_and_splits(db, columns):
     some = db.select((db.tracks.genre == "Jazz") & (db.tracks.year > 2000))
     assert some.names == columns["name"][rows].tolist()
     assert some[-1].start == db[int(rows[-1])].start
-    valid = db.split("valid")
+    valid = db.select(split="valid")
     assert valid.names == columns["name"][columns["split"] == "valid"].tolist()
     assert valid.select([-1]).names == [columns["name"][19_996]]
     assert scale.name(0) not in valid

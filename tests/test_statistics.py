@@ -16,7 +16,7 @@ from norbert_store.errors import DamagedError, StoreNotFoundError
 
 def decoded(db, target, values="magnitude"):
     """All values of a target, of all tracks that have it: (channels, frames, bins)."""
-    some = [track.dataset(values)[values].sel(target=target).values for track in db if track.present[target]]
+    some = [track.to_xarray(values)[values].sel(target=target).values for track in db if track.present[target]]
     return np.concatenate(some, axis=1).astype(np.float64) if some else None
 
 
@@ -27,18 +27,18 @@ def check(found, db, function=lambda values: values, values="magnitude"):
         if expected is None:
             assert of_target.frames == 0
             assert np.isnan(of_target["mean"]).all()
-            assert np.isnan(of_target["deviation"]).all()
+            assert np.isnan(of_target["std"]).all()
             continue
         assert of_target.frames == expected.shape[0] * expected.shape[1]
         changed = function(expected)
         scale = max(1.0, np.abs(changed).max())
         assert np.allclose(of_target["mean"], changed.mean(axis=(0, 1)), rtol=1e-6, atol=1e-7 * scale)
-        assert np.allclose(of_target["deviation"], changed.std(axis=(0, 1)), rtol=1e-5, atol=1e-6 * scale)
+        assert np.allclose(of_target["std"], changed.std(axis=(0, 1)), rtol=1e-5, atol=1e-6 * scale)
 
 
 def cached(db):
     """Files beside a store."""
-    folder = db._reader.storage.folder
+    folder = db._selection.snapshot.storage.folder
     return sorted(path for path in folder.parent.iterdir() if path.name.startswith(f"{folder.name}.statistics"))
 
 
@@ -66,8 +66,8 @@ def test_magnitudes(made):
 
 def test_shape_and_names(small):
     found = small.db.statistics()
-    assert found["mean"].dims == found["deviation"].dims == ("target", "frequency")
-    assert found["mean"].dtype == found["deviation"].dtype == np.float64
+    assert found["mean"].dims == found["std"].dims == ("target", "frequency")
+    assert found["mean"].dtype == found["std"].dtype == np.float64
     assert found.target.values.tolist() == list(small.db.targets)
     assert np.array_equal(found.frequency, small.db.frequencies)
     frames = np.array([track.frames for track in small.db])
@@ -103,7 +103,7 @@ def test_what_stands_after_the_last_frame_is_not_counted(tmp_path, options):
     found = norbert_store.open(tmp_path / "x.zarr").statistics("levels").sel(target="a")
     assert found.frames == 20
     assert (found["mean"] == 255).all()
-    assert (found["deviation"] == 0).all()
+    assert (found["std"] == 0).all()
 
 
 def test_tracks_that_are_longer_than_what_is_counted_at_a_time(tmp_path, options):

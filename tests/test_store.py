@@ -57,7 +57,7 @@ def test_position_that_is_not_there_is_an_index_error(db, position):
         db[position]
 
 
-@pytest.mark.parametrize("key", [1.0, None, slice(2), ["Bob - Short"], b"Bob - Short"])
+@pytest.mark.parametrize("key", [1.0, None, True, ["Bob - Short"], b"Bob - Short"])
 def test_keys_of_another_type_are_refused(db, key):
     with pytest.raises(TypeError, match=r"name or position.*select\(\) takes several"):
         db[key]
@@ -99,8 +99,8 @@ def test_what_a_track_tells_of_itself(db):
 
 
 def test_table_of_levels_is_a_copy(db):
-    db.table[:] = 0
-    assert db.table[255] == 1
+    db.look_up_table[:] = 0
+    assert db.look_up_table[255] == 1
 
 
 # ---- the track table
@@ -177,7 +177,7 @@ def test_selections_of_selections(db):
     assert some.select(some.tracks.genre == "Rock").names == ["Žofie – Ticho"]
     assert some.select([-1]).names == ["Bob - Short"]
     assert some["Bob - Short"].samples == some[2].samples == 2000
-    assert some.split("test").names == ["one sample", "Žofie – Ticho"]
+    assert some.select(split="test").names == ["one sample", "Žofie – Ticho"]
     with pytest.raises(NameNotFoundError):
         some["Ann - Long"]
     with pytest.raises(NameNotFoundError):
@@ -217,7 +217,7 @@ def test_selections_that_make_no_sense(db, which, error, message):
 
 def test_open_one_split(small):
     assert norbert_store.open(small.path, split="train").names == NAMES[:2]
-    assert norbert_store.open(small.path, "test").names == NAMES[2:]
+    assert norbert_store.open(small.path, split="test").names == NAMES[2:]
     with pytest.raises(NameNotFoundError, match=r"small\.zarr has no split 'valid'; it has 'test', 'train'"):
         norbert_store.open(small.path, split="valid")
 
@@ -279,7 +279,9 @@ def test_spawned_processes_read_what_is_sent_to_them(spawned, db):
     lazy = track.magnitude.isel(time=slice(None, None, -2))
     there = spawned.apply(methodcaller("load"), (lazy,))
     xarray.testing.assert_identical(there, lazy.copy(deep=True).load())
-    assert np.array_equal(spawned.apply(attrgetter("magnitude.values"), (db,)), db.magnitude, equal_nan=True)
+    assert np.array_equal(
+        spawned.apply(methodcaller("to_xarray"), (db,)).magnitude, db.to_xarray().magnitude, equal_nan=True
+    )
 
 
 @pytest.mark.skipif(not hasattr(multiprocessing, "get_context") or sys.platform == "win32", reason="no fork")
@@ -367,7 +369,9 @@ def test_mono_mixture_may_have_one_dimension(tmp_path, options, music):
     with norbert_store.create(tmp_path / "mono.zarr", **options(channels=1)) as writer:
         writer.add("mono", {"mixture": mono})
     track = norbert_store.open(tmp_path / "mono.zarr")[0]
-    assert np.array_equal(track.to_audio("mixture", mono), track.to_audio("mixture", mono[:, np.newaxis]))
+    assert np.array_equal(
+        track.to_audio("mixture", mixture=mono), track.to_audio("mixture", mixture=mono[:, np.newaxis])
+    )
 
 
 def test_store_and_audio_may_move_together(small, tmp_path, monkeypatch):
@@ -463,7 +467,7 @@ def test_transform_that_cannot_be_built_again_names_the_store(small_copy):
 
 
 def test_all_errors_are_of_this_library_and_of_the_usual_kinds(db):
-    for access in (lambda: db["x"], lambda: db.split("x"), lambda: db[0].jpeg("x", 0, 0)):
+    for access in (lambda: db["x"], lambda: db.select(split="x"), lambda: db[0].jpeg("x", 0, 0)):
         with pytest.raises(NorbertStoreError) as caught:
             access()
         assert isinstance(caught.value, KeyError)
@@ -488,9 +492,9 @@ def test_a_store_opened_by_a_relative_path_stays_open_elsewhere(small_copy, tmp_
 
 def test_a_selection_has_no_packed_axis(db):
     with pytest.raises(ValueError, match="holds the tracks of all splits"):
-        db.split("train").magnitude  # noqa: B018
+        db.select(split="train").to_xarray()
     with pytest.raises(ValueError, match="holds the tracks of all splits"):
-        db.select([0]).dataset("levels")
+        db.select([0]).to_xarray("levels")
 
 
 def test_source_is_found_through_links(small, tmp_path, options, music):

@@ -38,7 +38,7 @@ def cut(indices):
 
 
 def assert_same(batches, excerpts, indices):
-    batches, expected = list(batches), [excerpts.batch(each) for each in cut(indices)]
+    batches, expected = list(batches), [excerpts.read(each) for each in cut(indices)]
     assert len(batches) == len(expected)
     for batch, wanted in zip(batches, expected, strict=True):
         np.testing.assert_array_equal(batch["magnitude"], wanted["magnitude"])
@@ -57,7 +57,7 @@ def assert_same(batches, excerpts, indices):
 )
 def test_batches_in_order(db, workers, options):
     excerpts = excerpts_of(db, **options)
-    excerpts.batch(range(100, 108))  # threads run, and files are open, before workers are forked
+    excerpts.read(range(100, 108))  # threads run, and files are open, before workers are forked
     loader = DataLoader(excerpts, batch_size=BATCH, collate_fn=excerpts.collate, **WORKERS[workers])
     assert len(loader) == 5
     assert_same(loader, excerpts, range(PER_EPOCH))
@@ -97,7 +97,7 @@ def test_tensors_are_what_was_decoded_into(excerpts):
     assert len({tensor.data_ptr() for tensor in tensors}) == len(tensors)
     first = tensors[0].clone()
     tensors[0].fill_(-1)
-    np.testing.assert_array_equal(excerpts.batch(range(BATCH))["magnitude"], first)
+    np.testing.assert_array_equal(excerpts.read(range(BATCH))["magnitude"], first)
 
 
 def test_tensors_from_workers(excerpts):
@@ -106,13 +106,13 @@ def test_tensors_from_workers(excerpts):
 
     tensors = list(DataLoader(excerpts, batch_size=BATCH, collate_fn=collate, **WORKERS["fork"]))
     assert all(tensor.is_shared() for tensor in tensors)
-    np.testing.assert_array_equal(torch.cat(tensors), excerpts.batch(range(PER_EPOCH))["magnitude"])
+    np.testing.assert_array_equal(torch.cat(tensors), excerpts.read(range(PER_EPOCH))["magnitude"])
 
 
 @pytest.mark.parametrize("workers", ["no workers", "fork"])
 def test_epochs_and_ranks(excerpts, workers):
     world = 2
-    samplers = [excerpts.sampler(rank=rank, world=world) for rank in range(world)]
+    samplers = [excerpts.sampler(rank=rank, world_size=world) for rank in range(world)]
     options = WORKERS[workers] and {**WORKERS[workers], "persistent_workers": True}
     loaders = [
         DataLoader(excerpts, batch_size=BATCH, sampler=sampler, collate_fn=excerpts.collate, **options)
@@ -126,7 +126,7 @@ def test_epochs_and_ranks(excerpts, workers):
 
 
 def test_ranks_have_equally_many(excerpts):
-    samplers = [excerpts.sampler(epoch=1, rank=rank, world=5) for rank in range(5)]
+    samplers = [excerpts.sampler(epoch=1, rank=rank, world_size=5) for rank in range(5)]
     assert [len(sampler) for sampler in samplers] == [4] * 5
     drawn = sorted(index for sampler in samplers for index in sampler)
     assert drawn == list(range(PER_EPOCH, PER_EPOCH + 20))

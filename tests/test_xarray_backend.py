@@ -23,7 +23,7 @@ def test_engine_is_there():
 @pytest.mark.parametrize("track", ["Bob - Short", 1, -3])
 def test_one_track_by_name_and_position(small, track):
     dataset = open_dataset(small.path, track=track)
-    xarray.testing.assert_identical(dataset.load(), small.db[1].dataset().load())
+    xarray.testing.assert_identical(dataset.load(), small.db[1].to_xarray().load())
     assert dataset.magnitude.dims == ("target", "channel", "time", "frequency")
     assert dataset.attrs == {"track": "Bob - Short", "rate": 8000}
 
@@ -38,7 +38,7 @@ def test_levels(small):
 def test_all_tracks_packed_without_a_track(made, values):
     dataset = open_dataset(made.path, values=values)
     assert dataset[values].dims == ("target", "channel", "frame", "frequency")
-    xarray.testing.assert_identical(dataset.load(), made.db.dataset(values).load())
+    xarray.testing.assert_identical(dataset.load(), made.db.to_xarray(values).load())
 
 
 def test_open_dataarray_and_context(small):
@@ -90,9 +90,9 @@ def test_dask_of_the_packed_axis(bundled):
     pytest.importorskip("dask")
     chunked = open_dataset(bundled.path, chunks={}).magnitude
     assert chunked.chunksizes["frame"] == (64, 64, 64, 64, 32)
-    xarray.testing.assert_identical(chunked.compute(), bundled.db.magnitude.load())
+    xarray.testing.assert_identical(chunked.compute(), bundled.db.to_xarray().magnitude.load())
     mean = chunked.mean(("frame", "frequency"))
-    assert np.allclose(mean, bundled.db.magnitude.load().mean(("frame", "frequency")))
+    assert np.allclose(mean, bundled.db.to_xarray().magnitude.load().mean(("frame", "frequency")))
 
 
 def test_dask_of_an_empty_store(tmp_path, options):
@@ -129,6 +129,6 @@ def test_what_is_not_there(small, tmp_path):
 
 def test_tracks_are_written_as_other_files(small, tmp_path):
     track = small.db["Bob - Short"]
-    track.dataset().to_zarr(tmp_path / "track.zarr", zarr_format=2, consolidated=False)
+    track.to_xarray().to_zarr(tmp_path / "track.zarr", zarr_format=2, consolidated=False)
     again = xarray.open_zarr(tmp_path / "track.zarr", consolidated=False)
     assert np.array_equal(again.magnitude, track.magnitude, equal_nan=True)

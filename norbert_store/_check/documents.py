@@ -9,53 +9,54 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._check.fault import Fault, problem_of
+from norbert_store._check.report import Fault, problem_of
+from norbert_store._format.arrays import block_key
 from norbert_store._format.document import ROOT_KEY, Document
-from norbert_store._read.frames import Reader
+from norbert_store._read.snapshot import Snapshot
 from norbert_store.errors import DamagedError, StorageError
 
 _GROWING = ("track", "frame")
 
 
-def documents(reader: Reader) -> dict[str, dict[str, Any]]:
+def documents(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
     """Return the documents of all arrays and groups below the root, by key, as the root's document says them."""
-    return _nodes(_root(reader))
+    return _nodes(_root(snapshot))
 
 
-def _root(reader: Reader) -> dict[str, Any]:
-    return dict(json.loads(reader.storage.get(ROOT_KEY) or b"{}"))
+def _root(snapshot: Snapshot) -> dict[str, Any]:
+    return dict(json.loads(snapshot.root_bytes))
 
 
 def _nodes(root: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {f"{path}/{ROOT_KEY}": node for path, node in root["consolidated_metadata"]["metadata"].items()}
 
 
-def root_faults(reader: Reader) -> Iterator[Fault]:
+def root_faults(snapshot: Snapshot) -> Iterator[Fault]:
     """What only other programs read of the root's document."""
-    found, expected = _root(reader), json.loads(reader.document.to_json())
+    found, expected = _root(snapshot), json.loads(snapshot.document.to_json())
     for part in (found, expected):
         del part["attributes"], part["consolidated_metadata"]["metadata"]
     differing = [key for key, value in expected.items() if found.get(key) != value]
     if differing:
         yield Fault(
-            reader.name, ROOT_KEY, f"{', '.join(map(repr, differing))} must be {[*map(expected.get, differing)]}"
+            snapshot.name, ROOT_KEY, f"{', '.join(map(repr, differing))} must be {[*map(expected.get, differing)]}"
         )
 
 
-def document_faults(reader: Reader) -> Iterator[Fault]:
+def document_faults(snapshot: Snapshot) -> Iterator[Fault]:
     """Every array and group has a document of its own, for programs that don't know consolidated metadata."""
-    written = _nodes(json.loads(reader.document.to_json()))
-    for key, expected in documents(reader).items():
+    written = _nodes(json.loads(snapshot.document.to_json()))
+    for key, expected in documents(snapshot).items():
         try:
-            found = reader.storage.get(key)
+            found = snapshot.storage.get(key)
         except StorageError as error:
-            yield Fault(reader.name, key, problem_of(reader, key, error))
+            yield Fault(snapshot.name, key, problem_of(snapshot, error))
             continue
         problem = "the file is missing" if found is None else _document_problem(found, expected)
         if problem and found is not None and key in written and _document_problem(found, written[key]) is None:
-            yield Fault(reader.name, ROOT_KEY, f"it contradicts itself and {key}")
+            yield Fault(snapshot.name, ROOT_KEY, f"it contradicts itself and {key}")
         elif problem:
-            yield Fault(reader.name, key, problem)
+            yield Fault(snapshot.name, key, problem)
 
 
 def _document_problem(data: bytes, expected: Mapping[str, Any]) -> str | None:
@@ -83,21 +84,21 @@ def _is_older(shape: Any, expected: Mapping[str, Any]) -> bool:
     )
 
 
-def coordinate_faults(reader: Reader) -> Iterator[Fault]:
+def coordinate_faults(snapshot: Snapshot) -> Iterator[Fault]:
     """Labels stand in the attributes, to be read at once, and in arrays, for programs that read zarr."""
     for path, check in _COORDINATES.items():
-        key = coordinate_key(path)
+        key = coordinate_key(snapshot, path)
         try:
-            problem = check(reader.document, reader.coordinate(path))
+            problem = check(snapshot.document, snapshot.coordinate(path))
         except (DamagedError, StorageError) as error:
-            problem = problem_of(reader, key, error)
+            problem = problem_of(snapshot, error)
         if problem:
-            yield Fault(reader.name, key, problem)
+            yield Fault(snapshot.name, key, problem)
 
 
-def coordinate_key(path: str) -> str:
-    """Key of the one chunk of /target, /channel or /frequency."""
-    return f"{path}/c/0"
+def coordinate_key(snapshot: Snapshot, path: str) -> str:
+    """Key of the one block of /target, /channel or /frequency."""
+    return block_key(path, snapshot.arrays[path])
 
 
 def _labels_problem(found: NDArray[Any], expected: tuple[str, ...]) -> str | None:

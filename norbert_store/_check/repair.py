@@ -19,7 +19,6 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -30,24 +29,35 @@ from PIL.JpegImagePlugin import JpegImageFile
 from zarr.storage import MemoryStore
 
 from norbert_store._check.documents import coordinate_key, documents
-from norbert_store._check.fault import Fault
-from norbert_store._check.shards import check_index, place_record
+from norbert_store._check.report import Fault, Report
+from norbert_store._check.shards import check_index
 from norbert_store._check.tracks import Rows
-from norbert_store._check.verify import DROP_KEY, faults_of, verify
+from norbert_store._check.verify import DROP_KEY, faults_of
 from norbert_store._format.arrays import block_key, encode_block, json_bytes
 from norbert_store._format.document import ROOT_KEY, Document
-from norbert_store._format.layout import MAGNITUDE, shard_key
-from norbert_store._format.shard import ChunkPlace, ShardIndex, pack, tail_bytes, with_checksum, without_checksum
+from norbert_store._format.layout import parse_shard_key, shard_key
+from norbert_store._format.shard import (
+    ChunkPlace,
+    ShardIndex,
+    pack,
+    place_record,
+    tail_bytes,
+    with_checksum,
+    without_checksum,
+)
 from norbert_store._format.table import TRACK_GROUP
 from norbert_store._jpeg import stream
-from norbert_store._read.frames import Reader
+from norbert_store._lazy import lazy
+from norbert_store._read.chunks import Chunks
+from norbert_store._read.frames import Frames
+from norbert_store._read.snapshot import Snapshot
+from norbert_store._read.track import StoredTrack
 from norbert_store._resynthesis import MIXTURE
 from norbert_store._sources.files import AudioInfo, audio_info, has_stems, local_path, read_stems, stems_info
 from norbert_store._sources.stems import Stems
 from norbert_store._spectra.bins import LinearBins, MelBands, ReadyBins, StoredTransform, transform_from_config
 from norbert_store._storage.lock import WriterLock
 from norbert_store._storage.storage import Location, Storage
-from norbert_store._store import Store, Track
 from norbert_store._write.bundle import Bundle
 from norbert_store.errors import (
     AudioError,
@@ -61,49 +71,19 @@ from norbert_store.errors import (
 
 OnProgress = Callable[[str, int, int], None]
 
-_SHARDS = f"{MAGNITUDE}/c/"
 # in levels, root mean square: more is another piece of music, however coarse the tables
 _LARGEST_DIFFERENCE = 32.0
 _EXPORT_AGAIN = "nothing else in the store says what it said; export the data set again"
 
 
-@dataclass
-class Repairs:
-    """What a repair has done.
-
-    Attributes
-    ----------
-    store : str
-    mended : list of str
-        Files that were written again.
-    dropped : list of (str, str)
-        Name of every track that was taken out, and why it couldn't be mended.
-    failed : list of (str, str)
-        Track or file that couldn't be mended, and why.
-    left : list of Fault
-        What is still wrong.
-    """
-
-    store: str
-    mended: list[str] = field(default_factory=list)
-    dropped: list[tuple[str, str]] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    left: list[Fault] = field(default_factory=list)
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing is wrong with the store any more."""
-        return not self.left
-
-
 def repair(
     location: Location,
     *,
-    root: str | os.PathLike[str] | None = None,
+    audio_root: str | os.PathLike[str] | None = None,
     drop: bool = False,
-    on_progress: OnProgress | None = None,
-) -> Repairs:
-    """Make again what `norbert_store._check.verify.verify` finds missing or damaged.
+    progress: OnProgress | None = None,
+) -> Report:
+    """Make again what `norbert_store.verify` finds missing or damaged.
 
     Chunks are encoded again from the sources of their tracks, which must be as they were. Nobody else should have the
     store open meanwhile.
@@ -111,17 +91,18 @@ def repair(
     Parameters
     ----------
     location : str, path or zarr store
-    root : str or path, optional
+    audio_root : str or path, optional
         A folder below which sources lie now, if they aren't any more where the track table says. Of what that says, the
         longest end that is there is taken: ``train/A - B``, or ``A - B``.
     drop : bool
         Whether tracks that can't be made again are taken out of the store. Their place stays unused.
-    on_progress : callable, optional
+    progress : callable, optional
         Called with ("checking", files done, all of them), and then with ("mending", files done, all of them).
 
     Returns
     -------
-    Repairs
+    Report
+        What was done, and what is still wrong; true where the store is whole now.
 
     Raises
     ------
@@ -134,40 +115,50 @@ def repair(
     StorageError
         If the store can't be read or written.
     """
-    _open(location)  # so that no lock is left where there is no store
     storage = Storage(location, read_only=False)
+    _open(storage)  # so that no lock is left where there is no store
     with _writing(storage) as lock:
-        _finish_drop(location, storage, lock)
-        faults = verify(location, on_progress=_step("checking", on_progress))
-        reader = _open(location)
-        repairs = Repairs(reader.name)
+        _finish_drop(storage, lock)
+        snapshot = _open(storage)
+        workers = os.cpu_count() or 1
+        faults = faults_of(snapshot, None, True, workers, _step("checking", progress))
         if not faults:
-            return repairs
-        _mend_documents(reader, storage, faults, repairs)
-        shards = _Shards(reader, storage, lock, None if root is None else Path(root))
-        numbers = shards.mend(faults, repairs, _step("mending", on_progress))
+            return Report(snapshot.name)
+        done = _Done()
+        _mend_documents(snapshot, faults, done)
+        shards = _Shards(snapshot, lock, None if audio_root is None else Path(audio_root))
+        numbers = shards.mend(faults, done, _step("mending", progress))
         # rows that can't be read can't be written either
-        if drop and shards.lost and not any(key.startswith(TRACK_GROUP) for key, _ in repairs.failed):
-            numbers |= _drop(shards, location, repairs)
+        if drop and shards.lost and not any(key.startswith(TRACK_GROUP) for key, _ in done.failed):
+            numbers |= _drop(shards, done)
         else:
-            repairs.failed += [(shards.title(row), reason) for row, reason in sorted(shards.lost.items())]
-        repairs.left = faults_of(_open(location), sorted(numbers), decode=True, workers=os.cpu_count() or 1)
-        return repairs
+            done.failed += [(shards.title(row), reason) for row, reason in sorted(shards.lost.items())]
+        if done.dropped or ROOT_KEY in done.mended:
+            snapshot = _open(storage)
+        left = faults_of(snapshot, sorted(numbers), True, workers)
+        return Report(snapshot.name, tuple(left), tuple(done.mended), tuple(done.dropped), tuple(done.failed))
+
+
+@dataclass
+class _Done:
+    """What was done so far; see `Report`."""
+
+    mended: list[str] = field(default_factory=list)
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
 
 
 def _step(step: str, on_progress: OnProgress | None) -> Callable[[int, int], None]:
     return lambda done, total: on_progress(step, done, total) if on_progress else None
 
 
-def _open(location: Location) -> Reader:
+def _open(storage: Storage) -> Snapshot:
     try:
-        reader = Reader(location)
+        snapshot = Snapshot.open(storage)
     except FormatError as error:
         raise FormatError(f"{error}. This can't be repaired: {_EXPORT_AGAIN}") from None
-    if reader.layout.codecs is not None:
-        names = ", ".join(str(codec.get("name")) for codec in reader.layout.codecs)
-        raise FormatError(f"{reader.name} can't be repaired: its chunks are encoded by {names}; write it again")
-    return reader
+    snapshot.layout.check_own_codecs(snapshot.name, "can't be repaired")
+    return snapshot
 
 
 @contextmanager
@@ -182,22 +173,22 @@ def _writing(storage: Storage) -> Iterator[WriterLock]:
 # ---- documents, coordinates and the track table
 
 
-def _mend_documents(reader: Reader, storage: Storage, faults: Sequence[Fault], repairs: Repairs) -> None:
+def _mend_documents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> None:
     """Write again what the root's document says; tell what it doesn't."""
-    written = documents(reader)
-    coordinates = {coordinate_key(path): path for path in ("target", "channel", "frequency")}
+    storage, written = snapshot.storage, documents(snapshot)
+    coordinates = {coordinate_key(snapshot, path): path for path in ("target", "channel", "frequency")}
     for key, problem in {fault.key: fault.problem for fault in faults if fault.track is None}.items():
         if key == ROOT_KEY:  # all that readers depend on is there, or it couldn't be read
-            storage.set(key, reader.document.to_json())
-            repairs.mended.append(key)
+            storage.set(key, snapshot.document.to_json())
+            done.mended.append(key)
         elif key in written:
             storage.set(key, json_bytes(written[key]))
-            repairs.mended.append(key)
-        elif key in coordinates and (values := _coordinate(reader.document, coordinates[key])) is not None:
-            storage.set(key, encode_block(reader.document.arrays()[coordinates[key]], values))
-            repairs.mended.append(key)
-        elif not key.startswith(_SHARDS):
-            repairs.failed.append((key, f"{problem}; {_EXPORT_AGAIN}"))
+            done.mended.append(key)
+        elif key in coordinates and (values := _coordinate(snapshot.document, coordinates[key])) is not None:
+            storage.set(key, encode_block(snapshot.arrays[coordinates[key]], values))
+            done.mended.append(key)
+        elif parse_shard_key(key) is None:
+            done.failed.append((key, f"{problem}; {_EXPORT_AGAIN}"))
 
 
 def _coordinate(document: Document, path: str) -> NDArray[Any] | None:
@@ -251,21 +242,21 @@ class _Shards:
         Rows of the tracks that can't be made again, and why.
     """
 
-    def __init__(self, reader: Reader, storage: Storage, lock: WriterLock, root: Path | None = None) -> None:
+    def __init__(self, snapshot: Snapshot, lock: WriterLock, root: Path | None = None) -> None:
         self.lost: dict[int, str] = {}
-        self.reader = reader
-        self.storage = storage
+        self.snapshot = snapshot
+        self.storage = snapshot.storage
         self.lock = lock
         self._root = root
 
-    @cached_property
+    @lazy
     def rows(self) -> Rows:
         """Where tracks lie; if shards are at fault, this could be read."""
-        return Rows.read(self.reader)
+        return Rows.read(self.snapshot)
 
-    @cached_property
-    def _store(self) -> Store:
-        return Store(self.reader)
+    @lazy
+    def _frames(self) -> Frames:
+        return Frames(Chunks(self.snapshot))
 
     def title(self, row: int) -> str:
         """Name a row, for people."""
@@ -273,23 +264,24 @@ class _Shards:
 
     def name(self, row: int) -> str:
         """Name of a row's track."""
-        return str(self.reader.cell("name", row))
+        return str(self.snapshot.cell("name", row))
 
-    def mend(self, faults: Sequence[Fault], repairs: Repairs, on_progress: Callable[[int, int], None]) -> set[int]:
+    def mend(self, faults: Sequence[Fault], done: _Done, on_progress: Callable[[int, int], None]) -> set[int]:
         """Make all shards again that are at fault, as far as that goes; return their positions."""
         for fault in faults:
-            if fault.track is not None and not fault.key.startswith(_SHARDS):  # a row that contradicts itself
-                self.lost[self.reader.column("name").tolist().index(fault.track)] = fault.problem
+            if fault.track is not None and parse_shard_key(fault.key) is None:  # a row that contradicts itself
+                self.lost[self.snapshot.column("name").tolist().index(fault.track)] = fault.problem
         damaged: dict[int, set[int]] = {}
-        for key in {fault.key for fault in faults if fault.key.startswith(_SHARDS)}:
-            target, _, position, _ = map(int, key.removeprefix(_SHARDS).split("/"))
-            damaged.setdefault(position, set()).add(target)
-        files, done = sum(map(len, damaged.values())), 0
+        for key in {fault.key for fault in faults}:
+            if place := parse_shard_key(key):
+                target, position = place
+                damaged.setdefault(position, set()).add(target)
+        files, through = sum(map(len, damaged.values())), 0
         for number, targets in sorted(damaged.items()):
-            on_progress(done, files)
+            on_progress(through, files)
             self.lock.renew()
-            repairs.mended += self._mend_together(number, sorted(targets))
-            done += len(targets)
+            done.mended += self._mend_together(number, sorted(targets))
+            through += len(targets)
         on_progress(files, files)
         return set(damaged)
 
@@ -310,7 +302,7 @@ class _Shards:
 
     def clean(self, number: int) -> None:
         """Take out of the shards at one position what no track owns."""
-        for target in range(len(self.reader.document.targets)):
+        for target in range(len(self.snapshot.document.targets)):
             shard = self._read(target, number)
             if not shard.lost:
                 self._write(shard)
@@ -320,9 +312,9 @@ class _Shards:
         shard = _Shard(target, number, self.rows.owners(number))
         data = self._bytes(shard.key)
         index = self._index(shard, data)
-        image = np.empty((self.reader.layout.chunk_frames, self.reader.layout.bins), np.uint8)
+        image = np.empty((self.snapshot.layout.chunk_frames, self.snapshot.layout.bins), np.uint8)
         for within in np.flatnonzero(self.rows.expected(shard.owners, target)).tolist():
-            for channel in range(len(self.reader.document.channels)):
+            for channel in range(len(self.snapshot.document.channels)):
                 span = None if index is None else index.place(channel, within)
                 chunk = b"" if span is None else data[span[0] : sum(span)]
                 if _is_whole(chunk, image):
@@ -340,19 +332,19 @@ class _Shards:
             return b""  # what a failing disk can't read any more can be written anew
 
     def _index(self, shard: _Shard, data: bytes) -> ShardIndex | None:
-        layout, channels = self.reader.layout, len(self.reader.document.channels)
+        layout, channels = self.snapshot.layout, len(self.snapshot.document.channels)
         tail, record = data[-tail_bytes(channels, layout.shard_chunks) :], place_record(shard.target, shard.number)
         # records of two places differ in several bytes, so this one is damaged and the shard is where it belongs
         if sum(found != expected for found, expected in zip(tail, record, strict=False)) == 1:
             tail = record + tail[len(record) :]
         try:
-            return check_index(self.reader, shard.target, shard.number, tail, len(data))
+            return check_index(self.snapshot, shard.target, shard.number, tail, len(data))
         except DamagedError:
             return None
 
     def _write(self, shard: _Shard) -> None:
         """Write a shard, or delete one that has nothing in it any more; not if that changes nothing."""
-        channels, chunks = len(self.reader.document.channels), self.reader.layout.shard_chunks
+        channels, chunks = len(self.snapshot.document.channels), self.snapshot.layout.shard_chunks
         if not shard.chunks:
             self.storage.delete(shard.key)
             return
@@ -368,18 +360,18 @@ class _Shards:
         SourceError, AudioError, MagnitudeError
             If its source isn't there, or isn't what it was.
         """
-        track, document, layout = self._store[row], self.reader.document, self.reader.layout
+        track, document, layout = StoredTrack(self._frames, row), self.snapshot.document, self.snapshot.layout
         if isinstance(track.transform, ReadyBins):
             raise SourceError("its magnitudes were computed elsewhere, and can't be made again from here")
         path = _locate(track, self._root)
         stems = _stems(track, path, [document.targets[shard.target] for shard in shards])
         wanted = {
-            (document.targets[shard.target], channel, shard.number * layout.shard_chunks + within): (shard, place)
+            (document.targets[shard.target], channel, layout.first_chunk(shard.number) + within): (shard, place)
             for shard in shards
             for place in shard.of_row(row, {*shard.chunks, *shard.lost})
             for channel, within in [place]
         }
-        encoder = _Encoder(document, track.transform, track.start // layout.chunk_frames, wanted)
+        encoder = _Encoder(document, track.transform, layout.chunk_of(track.start), wanted)
         found = encoder.add(track.name, stems)
         if (found.samples, found.frames) != (track.samples, track.frames):
             raise AudioError(f"{path} has {found.samples} samples; the track has {track.samples}")
@@ -433,7 +425,7 @@ def _are_alike(chunk: bytes, other: bytes) -> bool:
 # ---- sources
 
 
-def _locate(track: Track, root: Path | None) -> Path:
+def _locate(track: StoredTrack, root: Path | None) -> Path:
     """Find the audio that a track was made of.
 
     Raises
@@ -464,7 +456,7 @@ def _below(root: Path, source: str) -> Path:
     raise SourceError(f"its source {source} isn't below {root}")
 
 
-def _stems(track: Track, path: Path, targets: Sequence[str]) -> Stems:
+def _stems(track: StoredTrack, path: Path, targets: Sequence[str]) -> Stems:
     """Find some stems of a track in its source, and see that they are as long as it.
 
     Raises
@@ -502,39 +494,39 @@ def _in_words(info: AudioInfo) -> str:
 # ---- dropping
 
 
-def _drop(shards: _Shards, location: Location, repairs: Repairs) -> set[int]:
+def _drop(shards: _Shards, done: _Done) -> set[int]:
     """Take tracks out that can't be made again; return the positions of the shards that they had a part in."""
     lost = sorted(shards.lost)
     touched = shards.rows.shards(lost)
-    _put_aside(shards.reader, shards.storage, lost, touched)
-    _finish_drop(location, shards.storage, shards.lock)
-    repairs.dropped = [(shards.name(row), shards.lost[row]) for row in lost]
+    _put_aside(shards.snapshot, lost, touched)
+    _finish_drop(shards.storage, shards.lock)
+    done.dropped = [(shards.name(row), shards.lost[row]) for row in lost]
     return set(touched)
 
 
-def _put_aside(reader: Reader, storage: Storage, lost: Sequence[int], shards: Sequence[int]) -> None:
+def _put_aside(snapshot: Snapshot, lost: Sequence[int], shards: Sequence[int]) -> None:
     """Write down all that changes when rows are dropped."""
-    kept = np.setdiff1d(np.arange(reader.document.tracks), lost)
-    document = replace(reader.document, tracks=len(kept))
+    kept = np.setdiff1d(np.arange(snapshot.document.tracks), lost)
+    document = replace(snapshot.document, tracks=len(kept))
     chunks = {}
     for column in document.columns:
         path = f"{TRACK_GROUP}/{column.name}"
-        metadata, values = document.arrays()[path], reader.column(column.name)[kept]
+        metadata, values = document.arrays()[path], snapshot.column(column.name)[kept]
         for block in range(document.layout.block_of(lost[0])[0], document.layout.blocks(len(kept))):
             rows = document.layout.block_rows(block, len(kept))
             data = encode_block(metadata, values[rows.start : rows.stop])
             chunks[block_key(path, metadata, block)] = base64.b64encode(data).decode()
     aside = {
         "document": document.to_json().decode(),
-        "tracks_before": reader.document.tracks,
+        "tracks_before": snapshot.document.tracks,
         "tracks_unmoved": int(lost[0]),
         "chunks": chunks,
         "shards": list(shards),
     }
-    storage.set(DROP_KEY, json.dumps(aside).encode())
+    snapshot.storage.set(DROP_KEY, json.dumps(aside).encode())
 
 
-def _finish_drop(location: Location, storage: Storage, lock: WriterLock) -> None:
+def _finish_drop(storage: Storage, lock: WriterLock) -> None:
     """Carry out what was put aside, also if that was begun before."""
     data = storage.get(DROP_KEY)
     if data is None:
@@ -542,7 +534,7 @@ def _finish_drop(location: Location, storage: Storage, lock: WriterLock) -> None
     aside = json.loads(data)
     document = Document.from_json(aside["document"].encode(), storage.name)
     unmoved = replace(document, tracks=aside["tracks_unmoved"])
-    found = _open(location).document
+    found = _open(storage).document
     lock.renew()
     # otherwise it was carried out, and tracks were added since
     if found.frames == document.frames and found.tracks in (aside["tracks_before"], unmoved.tracks):
@@ -550,10 +542,10 @@ def _finish_drop(location: Location, storage: Storage, lock: WriterLock) -> None
         for key, chunk in aside["chunks"].items():
             storage.set(key, base64.b64decode(chunk))
         storage.set(ROOT_KEY, document.to_json())
-    reader = _open(location)
-    for key, metadata in documents(reader).items():
+    snapshot = _open(storage)
+    for key, metadata in documents(snapshot).items():
         storage.set(key, json_bytes(metadata))
-    shards = _Shards(reader, storage, lock)
+    shards = _Shards(snapshot, lock)
     for number in aside["shards"]:
         shards.clean(number)
     storage.delete(DROP_KEY)

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._check.fault import Fault, problem_of
+from norbert_store._check.report import Fault, problem_of
 from norbert_store._check.tracks import NOBODY, Rows
 from norbert_store._format.layout import shard_key
 from norbert_store._format.shard import (
@@ -25,18 +25,16 @@ from norbert_store._format.shard import (
     ShardIndex,
     check_place,
     index_bytes,
-    pack,
+    place_record,
     tail_bytes,
     without_checksum,
 )
 from norbert_store._jpeg import stream
 from norbert_store._jpeg.rows import RowDecoder
-from norbert_store._read.frames import Reader
+from norbert_store._read.snapshot import Snapshot
 from norbert_store.errors import DamagedError, JpegError, StorageError
 
 OnProgress = Callable[[int, int], None]
-
-_MISSING = np.iinfo(np.uint64).max
 
 # what all threads together hold of shards, and the most that one of them reads at a time
 _BUFFER_BYTES = 32 << 20
@@ -55,14 +53,14 @@ _Spans = dict[tuple[int, int], list[ChunkPlace]]
 
 
 def shard_faults(
-    reader: Reader, rows: Rows, shards: Sequence[int], decode: bool, workers: int, on_progress: OnProgress | None
+    snapshot: Snapshot, rows: Rows, shards: Sequence[int], decode: bool, workers: int, on_progress: OnProgress | None
 ) -> list[Fault]:
     """Check the shards of all targets at some positions; see `norbert_store._check.verify.verify`."""
-    check = _ShardCheck(reader, rows, decode, min(_RUN_BYTES, _BUFFER_BYTES // workers))
-    files, done, told = len(shards) * len(reader.document.targets), 0, 0.0
+    check = _ShardCheck(snapshot, rows, decode, min(_RUN_BYTES, _BUFFER_BYTES // workers))
+    files, done, told = len(shards) * len(snapshot.document.targets), 0, 0.0
     faults: list[_Ordered] = []
     with ThreadPoolExecutor(workers) as pool:
-        places = ((target, shard) for shard in shards for target in range(len(reader.document.targets)))
+        places = ((target, shard) for shard in shards for target in range(len(snapshot.document.targets)))
         begun = _in_parallel(pool, check.begin, places, workers)
         for run, found in _in_parallel(pool, check.read, (run for runs in begun for run in runs), workers):
             faults += found
@@ -122,14 +120,14 @@ class _Run:
 class _ShardCheck:
     """Checks shards, many at a time."""
 
-    def __init__(self, reader: Reader, rows: Rows, decode: bool, run_bytes: int) -> None:
-        self._reader = reader
-        self._storage = reader.storage
+    def __init__(self, snapshot: Snapshot, rows: Rows, decode: bool, run_bytes: int) -> None:
+        self._snapshot = snapshot
+        self._storage = snapshot.storage
         self._rows = rows
         self._decode = decode
-        self._decoder = RowDecoder(reader.layout.chunk_frames, reader.layout.bins)
+        self._decoder = RowDecoder(snapshot.layout.chunk_frames, snapshot.layout.bins)
         self._run_bytes = run_bytes
-        self._tail_bytes = tail_bytes(len(reader.document.channels), reader.layout.shard_chunks)
+        self._tail_bytes = tail_bytes(len(snapshot.document.channels), snapshot.layout.shard_chunks)
 
     def begin(self, place: tuple[int, int]) -> list[_Run]:
         """Check the index of a shard (target, shard), and all of it if it is small; return what is left to be read."""
@@ -140,7 +138,7 @@ class _ShardCheck:
             head = self._storage.get_range(first.key, 0, self._run_bytes)
             index = None if head is None else self._index(first, head)
         except (DamagedError, StorageError) as error:
-            first.faults = self._index_faults(first, problem_of(self._reader, first.key, error))
+            first.faults = self._index_faults(first, problem_of(self._snapshot, error))
         else:
             spans = self._compare(first, index)
             if head is not None and len(head) < self._run_bytes:
@@ -155,7 +153,7 @@ class _ShardCheck:
         if size == self._run_bytes:
             tail = self._storage.get_suffix(run.key, self._tail_bytes) or b""
             size = self._storage.size(run.key) or 0
-        return check_index(self._reader, run.target, run.shard, tail, size)
+        return check_index(self._snapshot, run.target, run.shard, tail, size)
 
     def read(self, run: _Run) -> tuple[_Run, list[_Ordered]]:
         """Read the chunks of a run, and check them."""
@@ -165,7 +163,7 @@ class _ShardCheck:
         try:
             data = self._storage.get_range(run.key, start, max(map(sum, run.spans)) - start) or b""
         except StorageError as error:
-            problem = problem_of(self._reader, run.key, error)
+            problem = problem_of(self._snapshot, error)
             return run, [fault for span in run.spans for fault in self._span_faults(run, span, problem)]
         return run, self._chunk_faults(run, data, start)
 
@@ -179,8 +177,8 @@ class _ShardCheck:
 
     def _compare(self, run: _Run, index: ShardIndex | None) -> _Spans:
         """Compare an index with the track table; return what is to be read, in order."""
-        shape = (len(run.owners), len(self._reader.document.channels))
-        there = np.zeros(shape, np.bool_) if index is None else (index.entries[..., 0] != _MISSING).T
+        shape = (len(run.owners), len(self._snapshot.document.channels))
+        there = np.zeros(shape, np.bool_) if index is None else index.there.T
         expected = np.broadcast_to(self._rows.expected(run.owners, run.target)[:, np.newaxis], shape)
         nobodys = (run.owners == NOBODY)[:, np.newaxis]
         missing = "the file is missing" if index is None else "the chunk is missing"
@@ -210,7 +208,7 @@ class _ShardCheck:
         return [self._fault(run, problem, within, channel, span[0]) for channel, within in run.spans[span]]
 
     def _check(self, data: bytes) -> None:
-        jpeg, layout = without_checksum(data), self._reader.layout
+        jpeg, layout = without_checksum(data), self._snapshot.layout
         if self._decode:
             self._decoder.decode(jpeg, 0, layout.chunk_frames)
         else:
@@ -220,26 +218,26 @@ class _ShardCheck:
         self, run: _Run, problem: str, within: int | None = None, channel: int | None = None, offset: int | None = None
     ) -> _Ordered:
         """Make a fault of a whole shard, of a track's part of it, or of a chunk."""
-        document, owner = self._reader.document, NOBODY if within is None else int(run.owners[within])
+        document, owner = self._snapshot.document, NOBODY if within is None else int(run.owners[within])
         fault = Fault(
-            self._reader.name,
+            self._snapshot.name,
             run.key,
             problem,
-            track=None if owner == NOBODY else self._reader.cell("name", owner),
+            track=None if owner == NOBODY else self._snapshot.cell("name", owner),
             target=document.targets[run.target],
             channel=None if channel is None else document.channels[channel],
-            chunk=None if channel is None else run.shard * document.layout.shard_chunks + (within or 0),
+            chunk=None if channel is None else document.layout.first_chunk(run.shard) + (within or 0),
             offset=offset,
         )
         return (run.shard, run.target, within or 0, -1 if channel is None else channel), fault
 
 
-def check_index(reader: Reader, target: int, shard: int, tail: bytes, size: int) -> ShardIndex:
+def check_index(snapshot: Snapshot, target: int, shard: int, tail: bytes, size: int) -> ShardIndex:
     """Read a shard's index, and check it more closely than readers need.
 
     Parameters
     ----------
-    reader : Reader
+    snapshot : Snapshot
     target, shard : int
     tail : bytes
         What the shard ends with; more than the index will do.
@@ -251,24 +249,19 @@ def check_index(reader: Reader, target: int, shard: int, tail: bytes, size: int)
     DamagedError
         If it is cut short, fails its checksum, belongs to another shard, or points to where no chunks are.
     """
-    channels, chunks = len(reader.document.channels), reader.layout.shard_chunks
+    channels, chunks = len(snapshot.document.channels), snapshot.layout.shard_chunks
     tail = tail[-tail_bytes(channels, chunks) :]
     try:
         check_place(tail, target, shard)
         index = ShardIndex.parse(tail[-index_bytes(channels, chunks) :], channels, chunks, size)
     except DamagedError as error:
         raise DamagedError(f"the index is damaged: {error}") from None
-    there = index.entries[index.entries[..., 0] != _MISSING]
+    there = index.entries[index.there]
     room = size - int(there.sum(axis=1).max(initial=0))
     # readers take a record that doesn't begin as one for none
     if room == len(tail) and tail[:PLACE_BYTES] != place_record(target, shard):
         raise DamagedError("the place record is damaged")
     return index
-
-
-def place_record(target: int, shard: int) -> bytes:
-    """Return the bytes that stand before a shard's index."""
-    return pack({}, 1, 1, target, shard)[:PLACE_BYTES]
 
 
 def _split(spans: _Spans, most_bytes: int) -> Iterator[_Spans]:

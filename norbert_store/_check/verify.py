@@ -13,15 +13,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from norbert_store._check.documents import coordinate_faults, document_faults, root_faults
-from norbert_store._check.fault import Fault
+from norbert_store._check.report import Fault, Report
 from norbert_store._check.shards import OnProgress, shard_faults
 from norbert_store._check.tracks import Rows, column_faults, length_faults, name_faults, place_faults
 from norbert_store._format.layout import MAGNITUDE
 from norbert_store._format.table import TRACK_GROUP
-from norbert_store._read.frames import Reader
+from norbert_store._read.chunks import Chunks
+from norbert_store._read.frames import Frames
+from norbert_store._read.selection import Selection
+from norbert_store._read.snapshot import Snapshot
 from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location
-from norbert_store._store import Store
 from norbert_store.errors import DamagedError
 
 DROP_KEY = "dropping.json"
@@ -32,9 +34,9 @@ _NEEDED = tuple(f"{TRACK_GROUP}/{name}/c/" for name in ("name", "start", "frames
 
 
 def verify(
-    location: Location, *, decode: bool = True, workers: int | None = None, on_progress: OnProgress | None = None
-) -> list[Fault]:
-    """Check a store, and return all that is wrong with it.
+    location: Location, *, decode: bool = True, workers: int | None = None, progress: OnProgress | None = None
+) -> Report:
+    """Check a store, and tell all that is wrong with it.
 
     Parameters
     ----------
@@ -43,13 +45,13 @@ def verify(
         Whether chunks are decoded as well; checksums and headers are checked in any case.
     workers : int, optional
         Threads; as many as there are processors if left out.
-    on_progress : callable, optional
+    progress : callable, optional
         Called with (files of magnitudes done, all of them), ten times a second at most, and at the end.
 
     Returns
     -------
-    list of Fault
-        In the same order however many workers there are; empty where the store is whole.
+    Report
+        True where the store is whole; its faults are in the same order however many workers there are.
 
     Raises
     ------
@@ -66,47 +68,53 @@ def verify(
     >>> place = zarr.storage.MemoryStore()
     >>> with norbert_store.create(place, targets=["mixture"], rate=8000, channels=1) as writer:
     ...     _ = writer.add("silence", {"mixture": np.zeros(8000)})
-    >>> verify(place)
-    []
+    >>> bool(verify(place))
+    True
     """
     threads = (os.cpu_count() or 1) if workers is None else whole_number("workers", workers, at_least=1)
-    return faults_of(Reader(location), None, decode, threads, on_progress)
+    snapshot = Snapshot.open(location)
+    return Report(snapshot.name, tuple(faults_of(snapshot, None, decode, threads, progress)))
 
 
 def faults_of(
-    reader: Reader, shards: Sequence[int] | None, decode: bool, workers: int, on_progress: OnProgress | None = None
+    snapshot: Snapshot, shards: Sequence[int] | None, decode: bool, workers: int, on_progress: OnProgress | None = None
 ) -> list[Fault]:
     """Check a store as `verify` does, but of the shards only those at some positions, or all of them."""
-    faults = [*_cut_off_faults(reader), *root_faults(reader), *document_faults(reader), *coordinate_faults(reader)]
-    unreadable = list(column_faults(reader))
+    faults = [
+        *_cut_off_faults(snapshot),
+        *root_faults(snapshot),
+        *document_faults(snapshot),
+        *coordinate_faults(snapshot),
+    ]
+    unreadable = list(column_faults(snapshot))
     faults += unreadable
     if any(fault.key.startswith(_NEEDED) for fault in unreadable):
         return faults
-    faults += [*name_faults(reader), *place_faults(reader), *length_faults(reader)]
-    if reader.layout.codecs is not None:
-        return [*faults, *_other_codecs_faults(Store(reader), on_progress)]
-    rows = Rows.read(reader)
+    faults += [*name_faults(snapshot), *place_faults(snapshot), *length_faults(snapshot)]
+    if snapshot.layout.codecs is not None:
+        return [*faults, *_other_codecs_faults(Selection(Frames(Chunks(snapshot))), on_progress)]
+    rows = Rows.read(snapshot)
     numbers = rows.shards() if shards is None else shards
-    return faults + shard_faults(reader, rows, numbers, decode, workers, on_progress)
+    return faults + shard_faults(snapshot, rows, numbers, decode, workers, on_progress)
 
 
-def _cut_off_faults(reader: Reader) -> Iterator[Fault]:
-    if reader.storage.get(DROP_KEY) is not None:
+def _cut_off_faults(snapshot: Snapshot) -> Iterator[Fault]:
+    if snapshot.storage.get(DROP_KEY) is not None:
         yield Fault(
-            reader.name, DROP_KEY, "tracks were being dropped when a repair was cut off; repair the store again"
+            snapshot.name, DROP_KEY, "tracks were being dropped when a repair was cut off; repair the store again"
         )
 
 
-def _other_codecs_faults(store: Store, on_progress: OnProgress | None) -> Iterator[Fault]:
+def _other_codecs_faults(selection: Selection, on_progress: OnProgress | None) -> Iterator[Fault]:
     """What zarr finds wrong, track by track."""
-    for i, track in enumerate(store):
+    for i, track in enumerate(selection):
         for target, present in track.present.items():
             try:
                 missing = present and bool(np.isnan(track.magnitude.sel(target=target)).any())
                 problem = "chunks are missing" if missing else ""
             except DamagedError as error:
-                problem = str(error).removeprefix(f"{store.location}: ")
+                problem = error.problem
             if problem:
-                yield Fault(store.location, MAGNITUDE, problem, track.name, target)
+                yield Fault(selection.name, MAGNITUDE, problem, track.name, target)
         if on_progress:
-            on_progress(i + 1, len(store))
+            on_progress(i + 1, len(selection))

@@ -18,7 +18,7 @@ from norbert_store._version import __version__
 from norbert_store.errors import NorbertStoreError
 
 if TYPE_CHECKING:
-    from norbert_store._store import Track
+    from norbert_store._track import Track
 
 _QUALITY_HELP = "From 0 to 100: what is heard of the loss. Ten points more halve the error."
 _EFFORT_HELP = "From 0 to 4: how long to search for fewer bytes at that quality. 0 asks no ear."
@@ -185,7 +185,7 @@ def info(store: str, track: str | None) -> None:
     TRACK is a name, or a position from 0.
     """
     from norbert_store._command.output import console, print_store, print_track
-    from norbert_store._store import open_store
+    from norbert_store._store import open as open_store
 
     db = open_store(store)
     if track is None:
@@ -205,37 +205,35 @@ def verify(store: str, quick: bool, workers: int | None) -> None:
     line for each fault, and exits with status 1 if there is one.
     """
     from norbert_store._check.verify import verify as verify_store
-    from norbert_store._command.output import check_progress, console, counted, printable
+    from norbert_store._command.output import check_progress, console, print_report
 
     to = console()
     with check_progress(to) as on_progress:
-        faults = verify_store(store, decode=not quick, workers=workers, on_progress=on_progress)
-    for fault in faults:
-        to.print(printable(str(fault)))
-    to.print(f"{store}: {counted(len(faults), 'fault')}" if faults else f"{store} is whole")
-    sys.exit(1 if faults else 0)
+        report = verify_store(store, decode=not quick, workers=workers, progress=on_progress)
+    print_report(to, report)
+    sys.exit(0 if report else 1)
 
 
 @cli.command()
 @click.argument("store")
 @click.option(
-    "--root", type=click.Path(path_type=Path), help="Folder with the audio, if it was moved since the export."
+    "--audio-root", type=click.Path(path_type=Path), help="Folder with the audio, if it was moved since the export."
 )
 @click.option("--drop", is_flag=True, help="Take tracks out of the store that can't be made again.")
-def repair(store: str, root: Path | None, drop: bool) -> None:
+def repair(store: str, audio_root: Path | None, drop: bool) -> None:
     """Make what is damaged in STORE again.
 
     Chunks are encoded again from the audio that the store was made of; nobody should read the store meanwhile. Exits
     with status 1 if the store isn't whole after that.
     """
     from norbert_store._check.repair import repair as repair_store
-    from norbert_store._command.output import console, print_repairs, repair_progress
+    from norbert_store._command.output import console, print_report, repair_progress
 
     to = console()
     with repair_progress(to) as on_progress:
-        repairs = repair_store(store, root=root, drop=drop, on_progress=on_progress)
-    print_repairs(to, repairs)
-    sys.exit(0 if repairs.whole else 1)
+        report = repair_store(store, audio_root=audio_root, drop=drop, progress=on_progress)
+    print_report(to, report)
+    sys.exit(0 if report else 1)
 
 
 @cli.command()
@@ -245,7 +243,7 @@ def repair(store: str, root: Path | None, drop: bool) -> None:
 def plot(store: str, track: str, output: Path) -> None:
     """Draw the spectrograms of a TRACK in STORE."""
     from norbert_store._show import save_plot
-    from norbert_store._store import open_store
+    from norbert_store._store import open as open_store
 
     save_plot(_track(open_store(store), track), output)
     click.echo(f"wrote {output}")
@@ -264,11 +262,11 @@ def reconstruct(store: str, track: str, target: str, mixture: Path | None, outpu
     """
     from norbert_store._resynthesis import resynthesize
     from norbert_store._sources.files import check_output, write_audio
-    from norbert_store._store import open_store
+    from norbert_store._store import open as open_store
 
     check_output(output)
     chosen = _track(open_store(store), track)
-    write_audio(output, resynthesize(chosen, chosen.label(target), mixture), chosen.rate, len(chosen.channels))
+    write_audio(output, resynthesize(chosen, chosen.require_target(target), mixture), chosen.rate, len(chosen.channels))
     click.echo(f"wrote {output}, {chosen.duration:.1f} s of {target}")
 
 
@@ -292,7 +290,7 @@ def separate(
     from norbert_store._command.output import console, seconds_progress
     from norbert_store._resynthesis import separate as separate_track
     from norbert_store._sources.files import open_output
-    from norbert_store._store import open_store
+    from norbert_store._store import open as open_store
 
     chosen = _track(open_store(store), track)
     with ExitStack() as stack:

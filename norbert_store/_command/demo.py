@@ -12,7 +12,7 @@ from norbert_store._command.output import counted, export_progress, print_summar
 from norbert_store._show import save_plot
 from norbert_store._sources.files import write_audio
 from norbert_store._sources.musdb import export_musdb
-from norbert_store._store import open_store
+from norbert_store._store import open as open_store
 from norbert_store.errors import StoreExistsError
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from norbert_store._export import run as export
-from norbert_store._store import Store, Track
+from norbert_store._store import Store, selection_of
+from norbert_store._track import Track
 
 if TYPE_CHECKING:
-    from norbert_store._check.repair import Repairs
+    from norbert_store._check.report import Report
 
 _WIDTH_OF_PIPES = 200
 _MOST_TRACKS_SHOWN = 20
@@ -117,19 +118,12 @@ def print_summary(to: Console, summary: export.Summary) -> None:
             to.print(f"  {printable(reason)}")
 
 
-def print_repairs(to: Console, repairs: Repairs) -> None:
-    """Print what a repair has mended and dropped, and what it couldn't mend."""
-    for key in repairs.mended:
-        to.print(f"mended {key}")
-    for track, reason in repairs.dropped:
-        to.print(printable(f"dropped track {track!r}: {reason}"))
-    for what, reason in repairs.failed:
-        to.print(printable(f"can't mend {what}: {reason}"))
-    if repairs.whole:
-        to.print(f"{repairs.store} is whole")
-        return
-    advice = "; --drop takes tracks out that can't be mended" if any(fault.track for fault in repairs.left) else ""
-    to.print(f"{repairs.store}: {counted(len(repairs.left), 'fault')} left{advice}")
+def print_report(to: Console, report: Report) -> None:
+    """Print what is wrong with a store, and what a repair has done."""
+    for line in str(report).splitlines():
+        to.print(printable(line))
+    if report.failed and any(fault.track for fault in report.faults):
+        to.print("--drop takes tracks out that can't be mended")
 
 
 def print_store(to: Console, store: Store) -> None:
@@ -137,7 +131,7 @@ def print_store(to: Console, store: Store) -> None:
     attributes = store.attributes
     facts: dict[str, Any] = {"store": store.location}
     facts |= {key: attributes[key] for key in ("title", "license", "citation") if key in attributes}
-    facts |= store.facts()
+    facts |= selection_of(store).facts()
     print_facts(to, {**facts, "format": attributes["version"], "written by": attributes["created_with"]})
     rows = []
     for i in range(min(len(store), _MOST_TRACKS_SHOWN)):

@@ -18,7 +18,7 @@ from typing import Any
 from norbert_store._export.parallel import in_order
 from norbert_store._export.plan import PlannedBundle, PlannedTrack, placement, plan_rest
 from norbert_store._format.document import Document
-from norbert_store._read.frames import Reader
+from norbert_store._read.snapshot import Snapshot
 from norbert_store._sources.files import AudioInfo, source_reference
 from norbert_store._sources.track import SourceTrack
 from norbert_store._spectra.bins import StoredTransform, transform_from_config
@@ -333,9 +333,9 @@ class _Export:
     def summary(self, storage: Storage) -> Summary:
         """Tell the end, and measure what is there now."""
         self._tell("", [])
-        reader = Reader(storage.location)
-        document = reader.document
-        columns = [reader.column(name) for name in ("name", "samples", "frames", "present")]
+        snapshot = Snapshot.open(storage.location)
+        document = snapshot.document
+        columns = [snapshot.column(name) for name in ("name", "samples", "frames", "present")]
         there = {name: facts for name, *facts in zip(*columns, strict=True)}
         summary = Summary(
             storage.name,
@@ -391,8 +391,8 @@ def _info_or_error(track: SourceTrack) -> AudioInfo | NorbertStoreError:
 def _plan(planned: Sequence[PlannedTrack], bundle_tracks: int, committer: Committer) -> list[PlannedBundle]:
     layout = committer.document.layout
     names = {track.source.name for track in planned}
-    reader = Reader(committer.storage.location)
-    starts = zip(reader.column("name").tolist(), reader.column("start").tolist(), strict=True)
+    snapshot = Snapshot.open(committer.storage.location)
+    starts = zip(snapshot.column("name").tolist(), snapshot.column("start").tolist(), strict=True)
     committed = {name: layout.chunk_of(start) for name, start in starts if name in names}
     return plan_rest(planned, bundle_tracks, layout, committed, layout.chunks(committer.document.frames))
 
@@ -402,7 +402,7 @@ def _committer(storage: Storage, document: Document, transform: StoredTransform,
         return Committer.new(storage, document, transform)
     clear_leftovers(storage)
     try:
-        there = Reader(storage.location).document
+        there = Snapshot.open(storage.location).document
     except StoreNotFoundError:
         return Committer.new(storage, document, transform)
     _check_same(storage.name, there, document)

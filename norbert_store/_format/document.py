@@ -188,7 +188,7 @@ class Document:
         faults = _attribute_faults(attributes)
         known = not faults
         nodes = _inline_nodes(root, faults)
-        layout = _read_layout(nodes, attributes if known else None, faults) if not faults else None
+        layout = _read_layout(nodes, attributes if known else None, faults) if MAGNITUDE in nodes else None
         labels = _read_labels(nodes, faults)
         if known and layout is not None:
             faults += _shape_faults(nodes, attributes, layout)
@@ -266,14 +266,12 @@ def _read_layout(nodes: Mapping[str, Any], attributes: Mapping[str, Any] | None,
         index_codecs = [codec["name"] for codec in configuration["index_codecs"]]
         ready = (magnitude["data_type"], sharding["name"], index_codecs, configuration.get("index_location", "end"))
         curve = curve_from_config(codecs[0].get("configuration", {}) if names[:1] == [QUANTIZE] else {})
-        (rows,) = nodes[f"{TRACK_GROUP}/name"]["chunk_grid"]["configuration"]["chunk_shape"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        faults.append(f"the metadata of /{MAGNITUDE} and /{TRACK_GROUP}/name can't be read: {error!r}")
+        faults.append(f"the metadata of /{MAGNITUDE} can't be read: {error!r}")
         return None
     if ready != ("float32", "sharding_indexed", ["bytes", "crc32c"], "end"):
         faults.append(f"/{MAGNITUDE} must be float32 in sharding_indexed with its index at the end, found {ready}")
-    if _is_no_size(rows) or not 1 <= rows <= LARGEST_BLOCK:
-        faults.append(f"blocks of the track table must have from 1 to {LARGEST_BLOCK} rows, found {rows!r}")
+    rows = _read_rows(nodes.get(f"{TRACK_GROUP}/name"), faults)
     if attributes is not None:
         labelled = [len(attributes["targets"]), len(attributes["channels"]), attributes["frames"]]
         if shape[:3] != labelled:
@@ -288,6 +286,17 @@ def _read_layout(nodes: Mapping[str, Any], attributes: Mapping[str, Any] | None,
     if len(faults) > before:
         return None
     return Layout(shape[3], chunk[2], shard[2] // chunk[2], curve, None if own else tuple(codecs), rows)
+
+
+def _read_rows(names: Any, faults: list[str]) -> int:
+    """Read how many rows a block of the track table has."""
+    try:
+        (rows,) = names["chunk_grid"]["configuration"]["chunk_shape"]
+    except (KeyError, TypeError, ValueError):
+        rows = None
+    if _is_no_size(rows) or not 1 <= rows <= LARGEST_BLOCK:
+        faults.append(f"blocks of the track table must have from 1 to {LARGEST_BLOCK} rows, found {rows!r}")
+    return int(rows or 1)
 
 
 def _four_sizes(sizes: Any) -> list[int]:

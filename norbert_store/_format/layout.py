@@ -9,7 +9,7 @@ on, shard ``s`` the chunks from ``s * shard_chunks`` on. What takes a number tak
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,24 @@ SHARD_CHUNKS = 64
 ROWS = 16384
 
 _Number = TypeVar("_Number", int, NDArray[np.int64])
+
+
+class ChunkAt(NamedTuple):
+    """Which chunk.
+
+    Attributes
+    ----------
+    target, channel : int
+    number : int
+        Position along the packed axis, in chunks.
+    row : int, optional
+        Of the track that it belongs to; looked up, if it must be known.
+    """
+
+    target: int
+    channel: int
+    number: int
+    row: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +113,11 @@ class Layout:
     def whole_shards(self, chunks: _Number) -> _Number:
         """Chunks of the shards that a number of chunks takes: where the next bundle can begin."""
         return self.first_chunk(self.shards(chunks))
+
+    def shard_edges(self, start: int, frames: int) -> NDArray[np.int64]:
+        """Frames at which shards begin, behind the first of some frames and up to their end."""
+        size = self.shard_frames
+        return np.arange(start // size + 1, (start + frames) // size + 1) * size
 
     # ---- rows and blocks
 

@@ -25,16 +25,21 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from norbert_store._jpeg.stream import BLOCK
 from norbert_store.errors import DamagedError
 
 CHECKSUM_BYTES = 4
 _RESIDUE = 0x48674BC7
-_MISSING = 2**64 - 1
-_LARGEST_FILE = 2**63 - 1
+MISSING = 2**64 - 1
+LARGEST_FILE = 2**63 - 1
 _ENTRY_BYTES = 16
 _SIGNATURE = b"norbert\0"
 _PLACE = "<8sIQ"
 PLACE_BYTES = struct.calcsize(_PLACE) + CHECKSUM_BYTES
+
+# A coefficient takes up to 26 bits in a baseline JPEG, and every byte of them may have to be escaped.
+_MOST_BYTES_PER_PIXEL = 8
+_MOST_HEADER_BYTES = 2**18
 
 ChunkPlace = tuple[int, int]
 """Where a chunk stands in its shard: (channel, chunk), both from 0."""
@@ -62,6 +67,17 @@ def without_checksum(data: bytes) -> bytes:
     if not checksum_matches(data):
         raise DamagedError(f"the checksum of {len(data)} bytes doesn't match")
     return data[:-CHECKSUM_BYTES]
+
+
+def largest_chunk(chunk_frames: int, bins: int) -> int:
+    """Return the most bytes that a chunk of this format can have."""
+    columns = -(-bins // BLOCK) * BLOCK
+    return _MOST_BYTES_PER_PIXEL * chunk_frames * columns + _MOST_HEADER_BYTES
+
+
+def place_record(target: int, shard: int) -> bytes:
+    """Return the bytes that stand before a shard's index."""
+    return with_checksum(struct.pack(_PLACE, _SIGNATURE, target, shard))
 
 
 def index_bytes(channels: int, chunks: int) -> int:
@@ -111,7 +127,7 @@ def pack(encoded: Mapping[ChunkPlace, bytes], channels: int, chunks: int, target
     bytes
         Time-outer, channel-inner, so that an excerpt of all channels is one range; equal chunks stand once.
     """
-    index = np.full((channels, chunks, 2), _MISSING, "<u8")
+    index = np.full((channels, chunks, 2), MISSING, "<u8")
     offsets: dict[bytes, int] = {}
     end = 0
     for channel, chunk in sorted(encoded, key=lambda place: (place[1], place[0])):
@@ -120,8 +136,7 @@ def pack(encoded: Mapping[ChunkPlace, bytes], channels: int, chunks: int, target
             offsets[data] = end
             end += len(data)
         index[channel, chunk] = offsets[data], len(data)
-    place = with_checksum(struct.pack(_PLACE, _SIGNATURE, target, shard))
-    return b"".join(offsets) + place + with_checksum(index.tobytes())
+    return b"".join(offsets) + place_record(target, shard) + with_checksum(index.tobytes())
 
 
 @dataclass(frozen=True)
@@ -157,20 +172,25 @@ class ShardIndex:
         if len(data) != index_bytes(channels, chunks):
             raise DamagedError(f"a shard's index takes {index_bytes(channels, chunks)} bytes, found {len(data)}")
         entries = np.frombuffer(without_checksum(data), "<u8").reshape(channels, chunks, 2)
-        missing = entries == _MISSING
+        missing = entries == MISSING
         if (missing[..., 0] != missing[..., 1]).any():
             raise DamagedError("an entry of a shard's index is half missing")
         there = entries[~missing[..., 0]]
-        room = _LARGEST_FILE if shard_bytes is None else shard_bytes - len(data)
+        room = LARGEST_FILE if shard_bytes is None else shard_bytes - len(data)
         # one by one: a sum of two huge numbers would wrap around
         if (there > room).any() or (there[:, 0] + there[:, 1] > room).any():
             raise DamagedError(f"an entry of a shard's index points outside the {room} bytes of its chunks")
         return cls(entries)
 
+    @property
+    def there(self) -> NDArray[np.bool_]:
+        """For each (channel, chunk), whether it is in the shard."""
+        return self.entries[..., 0] != MISSING
+
     def place(self, channel: int, chunk: int) -> tuple[int, int] | None:
         """Offset and length in bytes of a chunk with its checksum; None where it isn't there."""
         offset, length = self.entries[channel, chunk].tolist()
-        return None if offset == _MISSING else (offset, length)
+        return None if offset == MISSING else (offset, length)
 
 
 def read_tail(tail: bytes, channels: int, chunks: int, target: int, shard: int) -> ShardIndex:

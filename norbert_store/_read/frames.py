@@ -1,4 +1,4 @@
-"""Bytes to arrays: levels and magnitudes.
+"""Chunks to arrays: levels and magnitudes.
 
 Conventions
 -----------
@@ -9,7 +9,6 @@ back is (targets, channels, frames, bins).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._format.arrays import zarr_array
-from norbert_store._format.layout import MAGNITUDE
+from norbert_store._format.layout import MAGNITUDE, ChunkAt
 from norbert_store._jpeg.rows import RowDecoder, Segments
-from norbert_store._read.chunks import BATCH_BYTES, ChunkAt, ChunkReader, EncodedChunk
+from norbert_store._lazy import lazy
+from norbert_store._read.chunks import BATCH_BYTES, Chunks, EncodedChunk
+from norbert_store._read.snapshot import Snapshot
 from norbert_store._read.threads import for_each
 from norbert_store._spectra.levels import LookUp, table
 from norbert_store._storage.cache import Recent
-from norbert_store._storage.storage import Location
+from norbert_store._storage.storage import Location, Storage
 from norbert_store.errors import DamagedError, JpegError
 
 _CHECKED_BYTES_KEPT = 32 * 2**20
@@ -34,6 +35,26 @@ _CHUNKS_AT_A_TIME = 4
 
 _LEVELS = LookUp(np.arange(256, dtype=np.uint8))
 _NO_LEVELS = np.empty((0, 0), np.uint8)
+
+
+class Wanted(NamedTuple):
+    """What is to be read.
+
+    Attributes
+    ----------
+    targets, channels : sequence of int
+    frames : ndarray of int
+        Positions along the packed axis, in any order.
+    bins : slice
+    row : int, optional
+        Of the track that all frames belong to. If left out, tracks are looked up where chunks are missing.
+    """
+
+    targets: Sequence[int]
+    channels: Sequence[int]
+    frames: NDArray[np.int64]
+    bins: slice = slice(None)
+    row: int | None = None
 
 
 class Request(NamedTuple):
@@ -63,45 +84,29 @@ class Request(NamedTuple):
     picks: NDArray[np.int64] | None = None
 
 
-class Reader(ChunkReader):
-    """Reads one committed state of a store.
+class Frames:
+    """Reads frames of one committed state.
 
     Parameters
     ----------
-    location : str, path or zarr store
-
-    Raises
-    ------
-    StoreNotFoundError
-        If there is nothing there.
-    FormatError
-        If what is there is no store, breaks the format, or is newer than this library.
+    chunks : Chunks
     """
 
-    def __init__(self, location: Location) -> None:
-        super().__init__(location)
-        self.table = table(self.layout.curve)
-        self._decoder = RowDecoder(self.layout.chunk_frames, self.layout.bins)
+    def __init__(self, chunks: Chunks) -> None:
+        self.chunks = chunks
+        self.snapshot = chunks.snapshot
+        self.table = table(self.snapshot.layout.curve)
+        self._layout = self.snapshot.layout
+        self._decoder = RowDecoder(self._layout.chunk_frames, self._layout.bins)
         self._checked: Recent[tuple[str, int, bytes], Segments] = Recent(_CHECKED_BYTES_KEPT)
 
-    def magnitude(
-        self,
-        targets: Sequence[int],
-        channels: Sequence[int],
-        frames: NDArray[np.int64],
-        bins: slice,
-        row: int | None = None,
-    ) -> NDArray[np.float32]:
-        """Read magnitudes.
+    @classmethod
+    def open(cls, place: Location | Storage) -> Frames:
+        """Open a store's committed state to read all of it; raises as `Snapshot.open`."""
+        return cls(Chunks(Snapshot.open(place)))
 
-        Parameters
-        ----------
-        targets, channels : sequence of int
-        frames : ndarray of int
-            Positions along the packed axis, in any order.
-        bins : slice
-        row : int, optional
-            Of the track that all frames belong to. If left out, tracks are looked up where chunks are missing.
+    def magnitude(self, wanted: Wanted) -> NDArray[np.float32]:
+        """Read magnitudes.
 
         Returns
         -------
@@ -113,71 +118,63 @@ class Reader(ChunkReader):
         DamagedError
             If a chunk that must be there isn't, is cut short, or fails its checksum.
         """
-        out = np.empty((len(targets), len(channels), len(frames), self._bin_count(bins)), np.float32)
-        if self.layout.codecs is not None:
-            return self._magnitude_by_zarr(out, targets, channels, frames, bins, row)
-        self._read(targets, channels, frames, bins, row, out, self._magnitudes, np.nan)
+        out = np.empty(self._shape(wanted), np.float32)
+        with self.snapshot.naming():
+            if self._layout.codecs is not None:
+                return self._magnitude_by_zarr(wanted, out)
+            self._read(wanted, out, self._magnitudes, np.nan)
         return out
 
-    def levels(
-        self,
-        targets: Sequence[int],
-        channels: Sequence[int],
-        frames: NDArray[np.int64],
-        bins: slice,
-        row: int | None = None,
-    ) -> NDArray[np.uint8]:
+    def levels(self, wanted: Wanted) -> NDArray[np.uint8]:
         """Read levels; as `magnitude`, but uint8, and 0 where that has NaN.
 
         Raises
         ------
         DamagedError
             As `magnitude`.
-        ValueError
+        FormatError
             If the store's codecs are others than this format's, so that it has no levels.
         """
-        self._check_own_codecs("levels")
-        out = np.empty((len(targets), len(channels), len(frames), self._bin_count(bins)), np.uint8)
-        self._read(targets, channels, frames, bins, row, out, _LEVELS, 0)
+        self._check_own_codecs()
+        out = np.empty(self._shape(wanted), np.uint8)
+        with self.snapshot.naming():
+            self._read(wanted, out, _LEVELS, 0)
         return out
 
-    @cached_property
+    def _check_own_codecs(self) -> None:
+        self._layout.check_own_codecs(self.snapshot.name, "has no levels")
+
+    def _shape(self, wanted: Wanted) -> tuple[int, int, int, int]:
+        bins = len(range(*wanted.bins.indices(self._layout.bins)))
+        return len(wanted.targets), len(wanted.channels), len(wanted.frames), bins
+
+    @lazy
     def _magnitudes(self) -> LookUp:
         return LookUp(self.table)
 
-    def _read(
-        self,
-        targets: Sequence[int],
-        channels: Sequence[int],
-        frames: NDArray[np.int64],
-        bins: slice,
-        row: int | None,
-        out: NDArray[Any],
-        look_up: LookUp,
-        missing: float,
-    ) -> None:
+    def _read(self, wanted: Wanted, out: NDArray[Any], look_up: LookUp, missing: float) -> None:
         """Read frames in any order, in pieces that threads can share."""
         if out.size == 0:
             return
-        if (np.diff(frames) <= 0).any():
-            rising, places = np.unique(frames, return_inverse=True)
+        if (np.diff(wanted.frames) <= 0).any():
+            rising, places = np.unique(wanted.frames, return_inverse=True)
             some = np.empty((*out.shape[:2], len(rising), out.shape[3]), out.dtype)
-            self._read(targets, channels, rising, bins, row, some, look_up, missing)
+            self._read(wanted._replace(frames=rising), some, look_up, missing)
             np.take(some, places, axis=2, out=out, mode="clip")
             return
         requests = [
-            Request(target, channels, start, out[i, :, where], bins, row, picks)
-            for start, where, picks in self._pieces(frames)
-            for i, target in enumerate(targets)
+            Request(target, wanted.channels, start, out[i, :, where], wanted.bins, wanted.row, picks)
+            for start, where, picks in self._pieces(wanted.frames)
+            for i, target in enumerate(wanted.targets)
         ]
-        self.read_into(requests, look_up, missing)
+        self._read_requests(requests, look_up, missing)
 
     def _pieces(self, frames: NDArray[np.int64]) -> Iterator[tuple[int, slice, NDArray[np.int64] | None]]:
         """Cut rising frames into neighbours of a few chunks, and others, chunk by chunk, so that each is decoded once.
 
         Where each piece starts, which of the frames it has, and, for those that aren't neighbours, how far from there.
         """
-        size = self.layout.chunk_frames
+        size = self._layout.chunk_frames
         # a short read would leave threads without work
         at_a_time = _CHUNKS_AT_A_TIME if len(frames) > 2 * _CHUNKS_AT_A_TIME * size else 1
         for few in _groups(frames, at_a_time * size):
@@ -203,42 +200,42 @@ class Reader(ChunkReader):
         ------
         DamagedError
             If a chunk that must be there isn't, is cut short, or fails its checksum.
-        ValueError
+        FormatError
             If the store's codecs are others than this format's.
         """
-        self._check_own_codecs("levels")
-        if self.storage.local is not None:
+        self._check_own_codecs()
+        with self.snapshot.naming():
+            self._read_requests(requests, look_up, missing)
+
+    def _read_requests(self, requests: Sequence[Request], look_up: LookUp, missing: float) -> None:
+        if self.snapshot.storage.local is not None:
             for_each(lambda request: self._read_from_files(request, look_up, missing), requests)
             return
         # elsewhere it is waiting that takes long, so all is asked for at once
         for some in self._by_bytes(requests):
-            wanted = {at: request.row for request in some for at in self._places(request)}
-            row = next(iter(wanted.values())) if len(set(wanted.values())) == 1 else None
-            found = dict(self.chunks(wanted, row))
-            chunks = [[found[at] for at in self._places(request)] for request in some]
+            found = dict(self.chunks.read(at for request in some for at in self._chunks_of(request)))
+            chunks = [[found[at] for at in self._chunks_of(request)] for request in some]
             for_each(lambda i: self._decode(some[i], chunks[i], look_up, missing), range(len(some)))  # noqa: B023
 
     def _read_from_files(self, request: Request, look_up: LookUp, missing: float) -> None:
-        first, stop = self._extent(request)
-        chunks = self.chunks_in_files(request.target, request.channels, first, stop, request.row)
+        numbers = self._layout.chunk_span(request.start, request.out.shape[1])
+        first = ChunkAt(request.target, request.channels[0], numbers.start, request.row)
+        chunks = self.chunks.read_files(first, request.channels, numbers.stop)
         self._decode(request, chunks, look_up, missing)
 
-    def _extent(self, request: Request) -> tuple[int, int]:
-        """Tell the first chunk that a request touches, and the one after the last."""
-        size = self.layout.chunk_frames
-        return request.start // size, -(-(request.start + request.out.shape[1]) // size)
-
-    def _places(self, request: Request) -> list[ChunkAt]:
+    def _chunks_of(self, request: Request) -> list[ChunkAt]:
         """Chunks that a request touches, time-outer, channel-inner."""
-        numbers = range(*self._extent(request))
-        return [ChunkAt(request.target, channel, number) for number in numbers for channel in request.channels]
+        numbers = self._layout.chunk_span(request.start, request.out.shape[1])
+        return [
+            ChunkAt(request.target, channel, number, request.row) for number in numbers for channel in request.channels
+        ]
 
     def _by_bytes(self, requests: Sequence[Request]) -> Iterator[list[Request]]:
         """Cut requests into lists of which each fits into memory, encoded: no chunk is larger than its levels."""
         some: list[Request] = []
         size = 0
         for request in requests:
-            length = len(self._places(request)) * self.layout.chunk_frames * self.layout.bins
+            length = len(self._chunks_of(request)) * self._layout.chunk_frames * self._layout.bins
             if some and size + length > BATCH_BYTES:
                 yield some
                 some, size = [], 0
@@ -248,13 +245,14 @@ class Reader(ChunkReader):
             yield some
 
     def _decode(self, request: Request, chunks: Sequence[EncodedChunk | None], look_up: LookUp, missing: float) -> None:
-        size, start = self.layout.chunk_frames, request.start
+        size, start = self._layout.chunk_frames, request.start
+        first_frame = self._layout.frame_of(self._layout.chunk_of(start))
         stop = start + request.out.shape[1]
         decoded: EncodedChunk | None = None
         levels = _NO_LEVELS
         for i, chunk in enumerate(chunks):
             number, channel = divmod(i, len(request.channels))
-            first = (start // size + number) * size
+            first = first_frame + number * size
             begin, end = max(start, first), min(stop, first + size)
             out = request.out[channel, begin - start : end - start]
             if chunk is None:
@@ -267,8 +265,9 @@ class Reader(ChunkReader):
                 try:
                     levels = self._rows(chunk, begin - first, end - first)[:, request.bins]
                 except JpegError as error:
-                    at = ChunkAt(request.target, request.channels[channel], first // size)
-                    raise DamagedError(f"{self._chunk(at, request.row)}: {error}") from error
+                    key, offset, _ = chunk.identity
+                    at = ChunkAt(request.target, request.channels[channel], self._layout.chunk_of(first), request.row)
+                    raise DamagedError(str(error), key=key, offset=offset, at=at) from error
                 decoded = chunk
             look_up(levels if request.picks is None else levels[request.picks], out)
 
@@ -281,35 +280,26 @@ class Reader(ChunkReader):
                 self._checked.put(chunk.identity, segments, len(segments.ends) * 4 + _CHECKED_OVERHEAD_BYTES)
         return self._decoder.decode(chunk.data, first, stop, segments)
 
-    def _bin_count(self, bins: slice) -> int:
-        return len(range(*bins.indices(self.layout.bins)))
-
-    def _magnitude_by_zarr(
-        self,
-        out: NDArray[np.float32],
-        targets: Sequence[int],
-        channels: Sequence[int],
-        frames: NDArray[np.int64],
-        bins: slice,
-        row: int | None,
-    ) -> NDArray[np.float32]:
+    def _magnitude_by_zarr(self, wanted: Wanted, out: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Read chunks of codecs that zarr knows; what these raise can be anything."""
+        storage, (targets, channels, frames, bins, row) = self.snapshot.storage, wanted
         try:
-            array = zarr_array(self.storage.store, MAGNITUDE, self._arrays[MAGNITUDE])
-        except Exception as error:  # zarr raises what its codecs happen to raise
-            raise DamagedError(f"{self.name}: the metadata of /{MAGNITUDE} can't be used: {error}") from error
+            array = zarr_array(storage.store, MAGNITUDE, self.snapshot.arrays[MAGNITUDE])
+        except Exception as error:
+            raise DamagedError(f"its metadata can't be used: {error}", key=MAGNITUDE) from error
         for i, target in enumerate(targets):
             for j, channel in enumerate(channels):
                 try:
                     out[i, j] = array.oindex[target, channel, frames, bins]
-                except Exception as error:  # zarr raises what its codecs happen to raise
-                    at = ChunkAt(target, channel, int(frames[0]) // self.layout.chunk_frames)
-                    raise DamagedError(f"{self._channel(at, row)} can't be read: {error}") from error
+                except Exception as error:
+                    at = ChunkAt(target, channel, self._layout.chunk_of(int(frames[0])), row)
+                    raise DamagedError(f"it can't be read: {error}", key=MAGNITUDE, at=at) from error
                 # for zarr, what is missing is NaN, whether it must be there or not
-                for number in np.unique(frames[np.isnan(out[i, j]).any(axis=-1)] // self.layout.chunk_frames):
-                    at = ChunkAt(target, channel, int(number))
-                    if self._must_be_there(at, row):
-                        raise DamagedError(f"{self._chunk(at, row)} is missing")
-        self._check_same_store()
+                for number in np.unique(self._layout.chunk_of(frames[np.isnan(out[i, j]).any(axis=-1)])).tolist():
+                    at = ChunkAt(target, channel, number, row)
+                    if self.snapshot.must_be_there(at):
+                        raise DamagedError("the chunk is missing", key=MAGNITUDE, at=at)
+        self.snapshot.check_current()
         return out
 
 

@@ -8,9 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._read.frames import Reader, Request
+from norbert_store._read.frames import Frames, Request, Wanted
 from norbert_store._spectra.levels import LookUp
-from norbert_store.errors import FormatError
 
 Values = Literal["magnitude", "levels", "decibel"]
 
@@ -24,19 +23,19 @@ class ReadValues:
     ----------
     function : callable
         Of an array of magnitudes, float32, to an array of the same shape.
-    reader : Reader
+    frames : Frames
         Of the store.
     levels : bool
         Whether levels are wanted as they are, uint8; there is no function then.
     """
 
-    def __init__(self, function: Function, reader: Reader, levels: bool = False) -> None:
-        has_levels = reader.layout.codecs is None
-        if levels and not has_levels:
-            raise FormatError(f"{reader.name} has no levels: its chunks are encoded by other codecs")
+    def __init__(self, function: Function, frames: Frames, levels: bool = False) -> None:
+        layout = frames.snapshot.layout
+        if levels:
+            layout.check_own_codecs(frames.snapshot.name, "has no levels")
         # where the table says all, the function may be one that can't be sent to other processes
-        self._function = None if has_levels else function
-        values = np.arange(256, dtype=np.uint8) if levels else _evaluate(function, reader.table)
+        self._function = None if layout.codecs is None else function
+        values = np.arange(256, dtype=np.uint8) if levels else _evaluate(function, frames.table)
         self.look_up = LookUp(values)
         self.dtype = values.dtype
 
@@ -45,18 +44,18 @@ class ReadValues:
         """What each level stands for."""
         return self.look_up.values
 
-    def read(self, reader: Reader, requests: Sequence[Request]) -> None:
+    def read(self, frames: Frames, requests: Sequence[Request]) -> None:
         """Read frames into the caller's arrays; stores of other codecs have no levels, and the function is called."""
         if self._function is None:
-            reader.read_into(requests, self.look_up)
+            frames.read_into(requests, self.look_up)
             return
         for request in requests:
-            frames = np.arange(request.start, request.start + request.out.shape[1])
-            magnitude = reader.magnitude([request.target], request.channels, frames, request.bins, request.row)
-            request.out[...] = self._function(magnitude[0])
+            positions = np.arange(request.start, request.start + request.out.shape[1])
+            wanted = Wanted([request.target], request.channels, positions, request.bins, request.row)
+            request.out[...] = self._function(frames.magnitude(wanted)[0])
 
 
-def values_of(values: Values | Function, reader: Reader) -> ReadValues:
+def values_of(values: Values | Function, frames: Frames) -> ReadValues:
     """Return what reads values.
 
     Parameters
@@ -64,7 +63,7 @@ def values_of(values: Values | Function, reader: Reader) -> ReadValues:
     values : str or callable
         "magnitude"; "levels" (uint8); "decibel": 20 log10 of the magnitude, of the smallest that isn't 0 where it is
         0; or a function of one value, which gets an array of magnitudes and returns as many numbers.
-    reader : Reader
+    frames : Frames
         Of the store.
 
     Raises
@@ -75,13 +74,13 @@ def values_of(values: Values | Function, reader: Reader) -> ReadValues:
         If levels are wanted of a store that has none.
     """
     if callable(values):
-        return ReadValues(values, reader)
+        return ReadValues(values, frames)
     if values == "magnitude":
-        return ReadValues(_magnitude, reader)
+        return ReadValues(_magnitude, frames)
     if values == "levels":
-        return ReadValues(_magnitude, reader, levels=True)
+        return ReadValues(_magnitude, frames, levels=True)
     if values == "decibel":
-        return ReadValues(Decibel(float(reader.table[reader.table > 0].min())), reader)
+        return ReadValues(Decibel(float(frames.table[frames.table > 0].min())), frames)
     raise ValueError(f"expected values to be 'magnitude', 'levels', 'decibel' or a function, found {values!r}")
 
 

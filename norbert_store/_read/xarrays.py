@@ -12,7 +12,8 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from norbert_store._format.document import DIMENSIONS
-from norbert_store._read.frames import Reader
+from norbert_store._read.frames import Frames, Wanted
+from norbert_store._read.snapshot import Snapshot
 
 Values = Literal["magnitude", "levels"]
 
@@ -24,20 +25,20 @@ class LazyFrames(BackendArray):
 
     Parameters
     ----------
-    reader : Reader
+    frames : Frames
     values : str
         "magnitude" (float32) or "levels" (uint8).
-    start, frames : int
+    start, count : int
         Where the frames begin along the packed axis, and how many there are.
     row : int, optional
         Of the track table, if all frames belong to one track.
     """
 
-    def __init__(self, reader: Reader, values: Values, start: int, frames: int, row: int | None = None) -> None:
-        document = reader.document
-        self.shape = (len(document.targets), len(document.channels), frames, document.layout.bins)
+    def __init__(self, frames: Frames, values: Values, start: int, count: int, row: int | None = None) -> None:
+        document = frames.snapshot.document
+        self.shape = (len(document.targets), len(document.channels), count, document.layout.bins)
         self.dtype = np.dtype(np.float32 if values == "magnitude" else np.uint8)
-        self._reader, self._values, self._start, self._row = reader, values, start, row
+        self._frames, self._values, self._start, self._row = frames, values, start, row
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
@@ -46,8 +47,8 @@ class LazyFrames(BackendArray):
         targets, channels, frames = (_positions(k, size) for k, size in zip(key[:3], self.shape[:3], strict=True))
         # a chunk is decoded whole anyhow, so single bins are picked from what was read; xarray gives rising slices
         bins = key[3] if isinstance(key[3], slice) else slice(None)
-        read = self._reader.magnitude if self._values == "magnitude" else self._reader.levels
-        values = read(targets.tolist(), channels.tolist(), self._start + frames, bins, self._row)
+        read = self._frames.magnitude if self._values == "magnitude" else self._frames.levels
+        values = read(Wanted(targets.tolist(), channels.tolist(), self._start + frames, bins, self._row))
         if not isinstance(key[3], slice):
             values = values[..., np.asarray(key[3])]
         drop = tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key[:3])
@@ -55,11 +56,8 @@ class LazyFrames(BackendArray):
 
     def preferred_chunks(self) -> dict[str, tuple[int, ...]]:
         """Chunk sizes for dask, by axis: whole shards of one target."""
-        layout = self._reader.layout
-        edges = np.arange(
-            self._start // layout.shard_frames + 1, 1 + (self._start + self.shape[2]) // layout.shard_frames
-        )
-        inner = edges * layout.shard_frames - self._start
+        layout = self._frames.snapshot.layout
+        inner = layout.shard_edges(self._start, self.shape[2]) - self._start
         bounds = np.unique(np.concatenate(([0], inner, [self.shape[2]])))
         time = tuple(np.diff(bounds).tolist()) or (0,)
         return {
@@ -75,30 +73,30 @@ class LazyColumn(BackendArray):
 
     Parameters
     ----------
-    reader : Reader
+    snapshot : Snapshot
     name : str
     rows : ndarray of int, optional
         Those of the table that it holds, in order; all of them if left out.
     """
 
-    def __init__(self, reader: Reader, name: str, rows: NDArray[np.int64] | None = None) -> None:
-        (column,) = (column for column in reader.document.columns if column.name == name)
-        of_each = (len(reader.document.targets),) if name == "present" else ()
-        self.shape = (reader.document.tracks if rows is None else len(rows), *of_each)
+    def __init__(self, snapshot: Snapshot, name: str, rows: NDArray[np.int64] | None = None) -> None:
+        (column,) = (column for column in snapshot.document.columns if column.name == name)
+        of_each = (len(snapshot.document.targets),) if name == "present" else ()
+        self.shape = (snapshot.document.tracks if rows is None else len(rows), *of_each)
         self.dtype = np.dtype(object if column.data_type == "string" else column.data_type)
-        self._reader, self._name, self._rows = reader, name, rows
+        self._snapshot, self._name, self._rows = snapshot, name, rows
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER_1VECTOR, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> Any:
-        values = self._reader.column(self._name)
+        values = self._snapshot.column(self._name)
         return (values if self._rows is None else values[self._rows])[key]
 
 
-def lazy_column(reader: Reader, name: str, rows: NDArray[np.int64] | None = None) -> xarray.Variable:
+def lazy_column(snapshot: Snapshot, name: str, rows: NDArray[np.int64] | None = None) -> xarray.Variable:
     """Make a lazy variable of a column."""
-    array = LazyColumn(reader, name, rows)
+    array = LazyColumn(snapshot, name, rows)
     return xarray.Variable(("track", "target")[: len(array.shape)], indexing.LazilyIndexedArray(array))
 
 
@@ -115,16 +113,15 @@ def lazy_dataset(
     return xarray.Dataset({values: variable}, coords=coordinates)
 
 
-def packed_dataset(reader: Reader, values: Values, frequencies: NDArray[np.float64]) -> xarray.Dataset:
-    """All tracks along one packed axis."""
-    document = reader.document
+def packed_dataset(frames: Frames, values: Values) -> xarray.Dataset:
+    """All tracks along one packed axis (target, channel, frame, frequency)."""
+    document = frames.snapshot.document
     coordinates = {
         "target": list(document.targets),
         "channel": list(document.channels),
-        "frequency": frequencies,
+        "frequency": frames.snapshot.transform.frequencies,
     }
-    array = LazyFrames(reader, values, 0, document.frames)
-    return lazy_dataset(array, DIMENSIONS, coordinates, values)
+    return lazy_dataset(LazyFrames(frames, values, 0, document.frames), DIMENSIONS, coordinates, values)
 
 
 def _positions(key: Any, size: int) -> NDArray[np.int64]:

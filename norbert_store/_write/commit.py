@@ -333,11 +333,11 @@ def _read_block(storage: Storage, path: str, metadata: Mapping[str, Any], block:
     key = block_key(path, metadata, block)
     data = storage.get(key)
     if data is None:
-        raise DamagedError(f"{storage.name}: {key} is missing")
+        raise DamagedError("the file is missing", key=key, store=storage.name)
     try:
         return decode_block(metadata, data)
     except DamagedError as error:
-        raise DamagedError(f"{storage.name}: {key} can't be read: {error}") from error
+        raise DamagedError(f"the file can't be read: {error}", key=key, store=storage.name) from error
 
 
 def _column_values(column: Column, rows: Sequence[Row]) -> NDArray[Any]:

@@ -36,7 +36,7 @@ from norbert_store.quality._ear import RATE, resampled
 from norbert_store.quality._peaq import Reference
 
 if TYPE_CHECKING:
-    from norbert_store._store import Track
+    from norbert_store._track import Track
 
 Magnitude = NDArray[np.floating[Any]]
 Key = Mapping[str, Any]

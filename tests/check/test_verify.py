@@ -11,7 +11,8 @@ import pytest
 import zarr
 
 import norbert_store
-from norbert_store._check.verify import Fault, verify
+from norbert_store._check.report import Fault
+from norbert_store._check.verify import verify
 from norbert_store._format.shard import PLACE_BYTES, ShardIndex, index_bytes, pack, with_checksum
 from norbert_store._jpeg.encoder import encode, quantisation_table
 from norbert_store.errors import DamagedError, FormatError, StoreNotFoundError
@@ -68,7 +69,7 @@ def set_cell(store, column, row, value):
 
 def lines(store, **options):
     """What people read of a store's faults."""
-    return [str(fault) for fault in verify(store, **options)]
+    return [str(fault) for fault in verify(store, **options).faults]
 
 
 def chunks_named(faults):
@@ -86,27 +87,27 @@ def chunks_of(path):
 
 def test_a_whole_store_has_no_faults(whole):
     told = []
-    assert verify(whole, on_progress=lambda *progress: told.append(progress)) == []
+    assert verify(whole, progress=lambda *progress: told.append(progress))
     assert told[-1] == (12, 12)  # three tracks of two shards, of two targets each
     assert told == sorted(set(told))
-    assert verify(str(whole), decode=False, workers=1) == []
-    assert verify(zarr.storage.LocalStore(whole, read_only=True)) == []
+    assert verify(str(whole), decode=False, workers=1)
+    assert verify(zarr.storage.LocalStore(whole, read_only=True))
 
 
 def test_an_empty_store_has_no_faults(tmp_path):
     norbert_store.create(tmp_path / "x.zarr", targets=["mixture"], rate=RATE).close()
-    assert verify(tmp_path / "x.zarr") == []
+    assert verify(tmp_path / "x.zarr")
 
 
 def test_silence_which_is_stored_once_is_whole(tmp_path):
     with norbert_store.create(tmp_path / "x.zarr", targets=["mixture"], rate=RATE) as writer:
         writer.add("silence", {"mixture": np.zeros((300000, 2))})
-    assert verify(tmp_path / "x.zarr") == []
+    assert verify(tmp_path / "x.zarr")
 
 
 def test_tracks_that_share_shards_are_whole(bundled, mel, ready):
     for made in (bundled, mel, ready):
-        assert verify(made.path) == []
+        assert verify(made.path)
 
 
 def test_a_shard_that_is_read_in_several_runs(tmp_path):
@@ -118,10 +119,10 @@ def test_a_shard_that_is_read_in_several_runs(tmp_path):
         writer.add_magnitude("noise", {"noise": noise})
     path = shard(tmp_path / "x.zarr", 0, 0)
     assert path.stat().st_size > 5 << 20
-    assert verify(tmp_path / "x.zarr", workers=2) == []
+    assert verify(tmp_path / "x.zarr", workers=2)
     flip(path, 5 << 20)
     flip(path, 1000)
-    first, last = verify(tmp_path / "x.zarr", workers=2)
+    first, last = verify(tmp_path / "x.zarr", workers=2).faults
     assert (first.chunk, first.offset) == (0, 0)
     assert 0 <= (5 << 20) - last.offset < 300_000
 
@@ -150,13 +151,13 @@ def test_what_was_never_committed_is_no_fault(store):
     (path / "zarr.json").write_text(json.dumps({**document, "shape": [5]}))
     zarr.open_array(path, mode="r+")[3:] = ["four", "five"]
     (path / "zarr.json").write_text(json.dumps(document))
-    assert verify(store) == []
+    assert verify(store)
 
 
 def test_a_fault_tells_all_that_is_known(store):
     (store / "target/c/0").unlink()
     shard(store, 1, 1).unlink()
-    fault, left, _ = verify(store)
+    fault, left, _ = verify(store).faults
     assert fault == Fault(str(store), "target/c/0", "the file is missing")
     assert str(fault) == f"{store}: target/c/0: the file is missing"
     key = "magnitude/c/1/0/1/0"
@@ -170,7 +171,7 @@ def test_a_fault_tells_all_that_is_known(store):
 
 def test_a_deleted_shard(store):
     shard(store, 0, 0).unlink()
-    faults = verify(store)
+    faults = verify(store).faults
     assert chunks_named(faults) == [
         ("one", "mixture", channel, chunk) for chunk in range(4) for channel in ("left", "right")
     ]
@@ -189,7 +190,7 @@ def test_a_flipped_byte_in_a_chunk(store, decode):
     data = shard(store, 0, 0).read_bytes()
     offset, length = ShardIndex.parse(data[-INDEX_BYTES:], 2, SHARD_CHUNKS).place(1, 2)
     flip(shard(store, 0, 0), offset + length // 2)
-    (fault,) = verify(store, decode=decode)
+    (fault,) = verify(store, decode=decode).faults
     assert str(fault) == (
         f"{store}: track 'one', target 'mixture', channel 'right', packed chunk 2, at byte {offset} of "
         f"magnitude/c/0/0/0/0: the checksum of {length} bytes doesn't match"
@@ -206,20 +207,20 @@ def test_a_flipped_byte_in_an_index_is_one_fault(store, at):
 @pytest.mark.parametrize("at", range(PLACE_BYTES))
 def test_a_flipped_byte_in_a_place_record_is_one_fault(store, at):
     flip(shard(store, 0, 0), at - INDEX_BYTES - PLACE_BYTES)
-    (fault,) = verify(store)
+    (fault,) = verify(store).faults
     assert (fault.key, fault.track, fault.target) == ("magnitude/c/0/0/0/0", "one", "mixture")
 
 
 def test_a_shard_without_a_place_record_which_zarr_wrote_is_whole(store):
     data = shard(store, 0, 0).read_bytes()
     shard(store, 0, 0).write_bytes(data[: -INDEX_BYTES - PLACE_BYTES] + data[-INDEX_BYTES:])
-    assert verify(store) == []
+    assert verify(store)
 
 
 def test_a_damaged_index_is_a_fault_of_every_track_in_the_shard(bundled, tmp_path):
     copy = shutil.copytree(bundled.path, tmp_path / "x.zarr")
     flip(shard(copy, 1, 1), -1)
-    faults = verify(copy)
+    faults = verify(copy).faults
     assert [(fault.track, fault.target) for fault in faults] == [("clip 1", "vocals"), ("clip 2", "vocals")]
 
 
@@ -228,7 +229,7 @@ def test_a_chunk_that_the_index_does_not_name(store):
     assert pack(chunks, 2, SHARD_CHUNKS) == shard(store, 0, 0).read_bytes()
     del chunks[0, 3]
     shard(store, 0, 0).write_bytes(pack(chunks, 2, SHARD_CHUNKS))
-    faults = verify(store)
+    faults = verify(store).faults
     assert chunks_named(faults) == [("one", "mixture", "left", 3)]
     assert faults[0].problem == "the chunk is missing"
 
@@ -257,7 +258,7 @@ GREY = np.zeros((CHUNK_FRAMES, 129), np.uint8)
 def test_a_chunk_with_a_good_checksum_but_no_jpeg_of_the_right_size(store, content, fault, decode):
     places = {(channel, 0): with_checksum(content) for channel in range(2)}
     shard(store, 0, 1).write_bytes(pack(places, 2, SHARD_CHUNKS, target=0, shard=1))
-    faults = verify(store, decode=decode)
+    faults = verify(store, decode=decode).faults
     assert chunks_named(faults) == [("one", "mixture", "left", 4), ("one", "mixture", "right", 4)]
     assert all(fault in one.problem for one in faults)
 
@@ -267,8 +268,8 @@ def test_a_scan_that_only_decoding_finds_out_about(store):
     jpeg = bytearray(encode(np.full_like(GREY, 200), quantisation_table(80)))
     jpeg[-4:-2] = b"\xff\xd9"
     shard(store, 0, 1).write_bytes(pack({(0, 0): with_checksum(bytes(jpeg))}, 2, SHARD_CHUNKS, target=0, shard=1))
-    assert [fault.problem for fault in verify(store, decode=False)] == ["the chunk is missing"]
-    scan, missing = verify(store)
+    assert [fault.problem for fault in verify(store, decode=False).faults] == ["the chunk is missing"]
+    scan, missing = verify(store).faults
     assert (scan.channel, scan.offset, missing.problem) == ("left", 0, "the chunk is missing")
     assert "markers" in scan.problem
 
@@ -286,10 +287,10 @@ def test_several_faults_are_all_told_in_the_same_order_by_any_number_of_workers(
     shard(store, 0, 0).unlink()
     flip(shard(store, 1, 4), -1)
     flip(shard(store, 0, 2), 10)
-    faults = verify(store, workers=1)
+    faults = verify(store, workers=1).faults
     assert [fault.track for fault in faults] == ["one"] * 8 + ["two"] + ["three"]
     for workers in (2, 7):
-        assert verify(store, workers=workers) == faults
+        assert verify(store, workers=workers).faults == faults
 
 
 def test_a_file_that_cannot_be_read_is_a_fault(store):
@@ -297,7 +298,7 @@ def test_a_file_that_cannot_be_read_is_a_fault(store):
     path = shard(store, 0, 0)
     path.unlink()
     path.symlink_to(path.name)
-    faults = verify(store)
+    faults = verify(store).faults
     assert {(fault.track, fault.target, fault.key) for fault in faults} == {("one", "mixture", "magnitude/c/0/0/0/0")}
     assert all("can't be read" in fault.problem for fault in faults)
 
@@ -336,7 +337,7 @@ KINDS = [remove, cut_off, swap_with_next, flip_in_data, flip_in_place_record, fl
 def test_reading_what_is_damaged_is_an_error_with_the_same_names(store, damage):
     whole = norbert_store.open(store)["one"].levels.sel(target="vocals").values
     damage(shard(store, 0, 0))
-    assert verify(store)
+    assert not verify(store)
     track = norbert_store.open(store)["one"]
     named = r"x\.zarr: track 'one', target 'mixture'"
     with pytest.raises(DamagedError, match=named):
@@ -365,7 +366,7 @@ def test_no_flipped_byte_of_any_file_goes_unnoticed_and_changes_something(whole,
             data[at] ^= 1 << int(dice.integers(8))
             (copy / file).write_bytes(data)
             try:
-                faults = verify(copy)
+                faults = verify(copy).faults
             except FormatError:
                 assert file.as_posix() == "zarr.json"
                 noticed += 1
@@ -384,14 +385,14 @@ def test_no_flipped_byte_of_any_file_goes_unnoticed_and_changes_something(whole,
 
 def test_a_stem_that_is_there_though_marked_as_absent(store):
     set_cell(store, "present", (2, 1), False)
-    faults = verify(store)
+    faults = verify(store).faults
     assert {place[:2] for place in chunks_named(faults)} == {("three", "vocals")}
     assert all("is there, but the track table says that the target is absent" in fault.problem for fault in faults)
 
 
 def test_a_stem_that_is_not_there_though_marked_as_present(store):
     set_cell(store, "present", (1, 1), True)
-    faults = verify(store)
+    faults = verify(store).faults
     assert {place[:2] for place in chunks_named(faults)} == {("two", "vocals")}
     assert all(fault.problem == "the file is missing" for fault in faults)
 
@@ -425,7 +426,7 @@ def test_arrays_may_only_have_grown(store, path, axis):
         shape = list(whole["shape"])
         shape[axis] = other
         document.write_text(json.dumps({**whole, "shape": shape}))
-        assert len(verify(store)) == faults
+        assert len(verify(store).faults) == faults
     for shape in ([], None, [*whole["shape"], 1]):
         document.write_text(json.dumps({**whole, "shape": shape}))
         assert lines(store) == [f"{store}: {path}/zarr.json: the root's document says something else about 'shape'"]
@@ -438,7 +439,7 @@ def chunk_of(store, array):
 @pytest.mark.parametrize("array", ARRAYS)
 def test_a_deleted_or_flipped_chunk_of_table_or_coordinates(store, array):
     flip(chunk_of(store, array), 12)
-    (fault,) = verify(store)
+    (fault,) = verify(store).faults
     assert fault.key == chunk_of(store, array).relative_to(store).as_posix()
     assert "the file can't be read" in str(fault)
     chunk_of(store, array).unlink()
@@ -450,7 +451,7 @@ def test_a_deleted_or_flipped_chunk_of_table_or_coordinates(store, array):
 def test_chunks_are_looked_at_also_where_a_label_is_damaged(store):
     flip(chunk_of(store, "track/split"), 12)
     flip(shard(store, 0, 0), 10)
-    assert [fault.key for fault in verify(store)] == ["track/split/c/0", "magnitude/c/0/0/0/0"]
+    assert [fault.key for fault in verify(store).faults] == ["track/split/c/0", "magnitude/c/0/0/0/0"]
 
 
 def test_tampered_coordinates(store):
@@ -522,13 +523,13 @@ def test_a_store_of_other_codecs(store):
     shutil.rmtree(store / "magnitude" / "c")
     zarr.open_array(store / "magnitude", mode="r+")[:] = values
     told = []
-    assert verify(store, on_progress=lambda *progress: told.append(progress)) == []
+    assert verify(store, progress=lambda *progress: told.append(progress))
     assert told == [(1, 3), (2, 3), (3, 3)]
     path = shard(store, 0, 0)
     flip(path, 100)
-    (fault,) = verify(store)
+    (fault,) = verify(store).faults
     assert (fault.track, fault.target, fault.key) == ("one", "mixture", "magnitude")
     path.unlink()
-    (fault,) = verify(store)
+    (fault,) = verify(store).faults
     assert (fault.track, fault.target) == ("one", "mixture")
     assert "missing" in fault.problem

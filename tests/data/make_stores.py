@@ -58,8 +58,8 @@ def write(path: Path) -> None:
 def expected(path: Path) -> dict[str, np.ndarray]:
     """Return all that the store holds, decoded by Pillow."""
     db = norbert_store.open(path)
-    levels = np.zeros(db.magnitude.shape, np.uint8)
-    magnitude = np.full(db.magnitude.shape, np.nan, np.float32)
+    levels = np.zeros(db.to_xarray().magnitude.shape, np.uint8)
+    magnitude = np.full(db.to_xarray().magnitude.shape, np.nan, np.float32)
     for track in db:
         for t, target in enumerate(db.targets):
             for c in range(2):

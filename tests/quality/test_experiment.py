@@ -59,7 +59,7 @@ def test_with_the_phase_of_a_mixture_only_storing_is_judged():
 def test_resynthesis_is_that_of_a_store(original, tmp_path):
     with norbert_store.create(tmp_path / "one.zarr", targets=["mixture"], rate=RATE) as writer:
         writer.add("one", {"mixture": original.audio})
-    audio = norbert_store.open(tmp_path / "one.zarr")["one"].to_audio("mixture", original.audio)
+    audio = norbert_store.open(tmp_path / "one.zarr")["one"].to_audio("mixture", mixture=original.audio)
     _, magnitude = through_store(original)
     np.testing.assert_allclose(original.resynthesize(magnitude), audio, atol=1e-6)
 

@@ -19,7 +19,7 @@ import norbert_store
 from norbert_store import PowerCurve, ReadyBins
 from norbert_store._format.document import Document
 from norbert_store._format.shard import ShardIndex, index_bytes, pack, with_checksum
-from norbert_store._read.frames import Reader
+from norbert_store._read.frames import Frames, Wanted
 from norbert_store._spectra.levels import table
 from norbert_store._storage.storage import Storage
 from norbert_store.errors import DamagedError, StoreNotFoundError
@@ -93,7 +93,7 @@ def test_levels_are_what_every_jpeg_decoder_sees(made, pillow_levels):
 
 
 def test_table_turns_levels_into_magnitudes_and_back(made):
-    values = made.db.table
+    values = made.db.look_up_table
     assert values.dtype == np.float32
     assert values.shape == (256,)
     assert (np.diff(values) > 0).all()
@@ -109,12 +109,12 @@ def test_table_turns_levels_into_magnitudes_and_back(made):
 
 
 def test_table_is_that_of_the_curve(small, ready):
-    assert np.array_equal(small.db.table, table(PowerCurve()))
-    assert np.array_equal(ready.db.table, table(PowerCurve(reference=4.0)))
+    assert np.array_equal(small.db.look_up_table, table(PowerCurve()))
+    assert np.array_equal(ready.db.look_up_table, table(PowerCurve(reference=4.0)))
 
 
 def test_packed_magnitudes_are_what_zarr_reads(made):
-    packed = made.db.magnitude
+    packed = made.db.to_xarray().magnitude
     plain = xarray.open_zarr(made.path).magnitude
     assert packed.dims == plain.dims == ("target", "channel", "frame", "frequency")
     assert packed.shape == plain.shape
@@ -124,19 +124,19 @@ def test_packed_magnitudes_are_what_zarr_reads(made):
 
 
 def test_packed_magnitudes_hold_every_track_at_its_place(made):
-    packed = made.db.magnitude.values
+    packed = made.db.to_xarray().magnitude.values
     for track in made.db:
         there = packed[:, :, track.start : track.start + track.frames]
         assert np.array_equal(there, track.magnitude, equal_nan=True)
 
 
 def test_chunks_between_tracks_are_nan(made):
-    packed = made.db.magnitude.values
+    packed = made.db.to_xarray().magnitude.values
     used = np.zeros(packed.shape[2], bool)
     for track in made.db:
         used[track.start : track.start + -(-track.frames // 16) * 16] = True
     assert np.isnan(packed[:, :, ~used]).all()
-    assert not made.db.dataset("levels")["levels"].values[:, :, ~used].any()
+    assert not made.db.to_xarray("levels")["levels"].values[:, :, ~used].any()
 
 
 @st.composite
@@ -153,11 +153,11 @@ def frames_in_any_order(draw, size):
 @settings(max_examples=60)
 @given(frames_in_any_order(400), st.data())
 def test_frames_of_the_packed_axis_in_any_order(bundled, bundled_levels, in_memory, where, frames, data):
-    reader = Reader(bundled.path) if where == "folder" else Reader(in_memory)
+    reader = Frames.open(bundled.path) if where == "folder" else Frames.open(in_memory)
     frames = frames[frames < bundled_levels.shape[2]]
     targets, channels = (data.draw(st.lists(st.integers(0, size - 1), max_size=3)) for size in bundled_levels.shape[:2])
     bins = data.draw(st.sampled_from([slice(None), slice(0, 1), slice(3, 90, 4), slice(50, 50)]))
-    found = reader.levels(targets, channels, frames, bins)
+    found = reader.levels(Wanted(targets, channels, frames, bins))
     assert np.array_equal(found, bundled_levels[np.ix_(targets, channels, frames)][..., bins])
 
 
@@ -171,7 +171,7 @@ def in_memory_of(path):
 
 @pytest.fixture(scope="module")
 def bundled_levels(bundled):
-    return bundled.db.dataset("levels")["levels"].values
+    return bundled.db.to_xarray("levels")["levels"].values
 
 
 @pytest.fixture(scope="module")
@@ -181,11 +181,11 @@ def in_memory(bundled):
 
 
 def test_empty_reads_are_empty(small):
-    reader = Reader(small.path)
+    reader = Frames.open(small.path)
     for read, dtype in ((reader.magnitude, np.float32), (reader.levels, np.uint8)):
-        nothing = read([0], [0, 1], np.array([], np.int64), slice(None))
+        nothing = read(Wanted([0], [0, 1], np.array([], np.int64)))
         assert (nothing.shape, nothing.dtype) == ((1, 2, 0, 113), dtype)
-        assert read([], [], np.arange(3), slice(5, 5)).shape == (0, 0, 3, 0)
+        assert read(Wanted([], [], np.arange(3), slice(5, 5))).shape == (0, 0, 3, 0)
 
 
 # ---- from wherever
@@ -193,7 +193,7 @@ def test_empty_reads_are_empty(small):
 
 def same(db, made):
     assert db.names == made.db.names
-    assert np.array_equal(db.magnitude, made.db.magnitude, equal_nan=True)
+    assert np.array_equal(db.to_xarray().magnitude, made.db.to_xarray().magnitude, equal_nan=True)
     xarray.testing.assert_identical(db.tracks.load(), made.db.tracks.load())
 
 
@@ -224,7 +224,7 @@ def test_zip_files(small, tmp_path, compression, kind):
     db = norbert_store.open(kind(path))
     same(db, small)
     assert db[0].to_audio("vocals", mixture=small.audio[db[0].name]["mixture"]).shape == (25600, 2)
-    db._reader.storage.store.close()
+    db._selection.snapshot.storage.store.close()
 
 
 def test_memory_url(small, tmp_path):
@@ -275,7 +275,7 @@ def test_every_flipped_byte_of_a_shard_is_found_and_named(small_copy):
         message = str(caught.value)
         assert f"{small_copy}: track 'Ann - Long', target 'vocals'" in message
         if position >= chunks_end:
-            assert "the index of magnitude/c/1/0/1/0" in message
+            assert "magnitude/c/1/0/1/0: its index: " in message
             continue
         ((channel, chunk),) = (at for at, (start, length) in places.items() if start <= position < start + length)
         assert (
@@ -299,7 +299,7 @@ def test_shards_that_were_swapped_are_damage(small_copy):
         (of_vocals, "shard 0 of target 1", "shard 0 of target 0"),
     ):
         first.write_bytes(path.read_bytes())
-        with pytest.raises(DamagedError, match=f"'Ann - Long', target 'mixture': .*{found}; expected {expected}"):
+        with pytest.raises(DamagedError, match=f"'Ann - Long', target 'mixture', .*{found}; expected {expected}"):
             norbert_store.open(small_copy)[0].magnitude.load()
     first.write_bytes(whole)
     assert not np.isnan(norbert_store.open(small_copy)[0].magnitude).any()
@@ -318,7 +318,7 @@ def test_deleted_shard_of_a_present_stem_is_damage(small_copy):
     (small_copy / "magnitude/c/2/0/2/0").unlink()
     db = norbert_store.open(small_copy)
     track = db["Ann - Long"]
-    named = r"copy\.zarr: track 'Ann - Long', target 'drums', channel 'left', packed chunk 8 is missing"
+    named = r"copy\.zarr: track 'Ann - Long', target 'drums', channel 'left', packed chunk 8, .*the chunk is missing"
     with pytest.raises(DamagedError, match=named):
         track.magnitude.load()
     with pytest.raises(DamagedError, match=named):
@@ -342,7 +342,7 @@ def test_chunk_that_its_index_does_not_name_is_damage(small_copy):
     del places[1, 2]
     path.write_bytes(pack({at: whole[offset : offset + length] for at, (offset, length) in places.items()}, 2, 4))
     track = norbert_store.open(small_copy)[0]
-    with pytest.raises(DamagedError, match="target 'mixture', channel 'right', packed chunk 2 is missing"):
+    with pytest.raises(DamagedError, match="target 'mixture', channel 'right', packed chunk 2, .*the chunk is missing"):
         track.magnitude.load()
     assert not np.isnan(track.magnitude.sel(channel="left")).any()
 
@@ -353,7 +353,7 @@ def test_chunk_that_is_another_image_is_damage(small_copy, small, tmp_path, opti
     for key, data in shards(tmp_path / "other.zarr").items():
         (small_copy / key).write_bytes(data)
     with pytest.raises(
-        DamagedError, match="'Ann - Long', target 'mixture', channel 'left', packed chunk 0: the JPEG is 16 row"
+        DamagedError, match="'Ann - Long', target 'mixture', channel 'left', packed chunk 0, .*: the JPEG is 16 row"
     ):
         norbert_store.open(small_copy)[0].magnitude.load()
 
@@ -368,7 +368,7 @@ def test_every_flipped_byte_of_the_table_is_found_and_named(small_copy, path):
         (small_copy / path).write_bytes(whole)
         flipped(small_copy / path, int(position))
         db = norbert_store.open(small_copy)
-        with pytest.raises(DamagedError, match=rf"copy\.zarr: {path} can't be read"):
+        with pytest.raises(DamagedError, match=rf"copy\.zarr: {path}: the file can't be read"):
             db["Bob - Short"].magnitude.load()
 
 
@@ -376,46 +376,46 @@ def test_every_flipped_byte_of_the_table_is_found_and_named(small_copy, path):
 def test_missing_table_is_damage(small_copy, path):
     (small_copy / path).unlink()
     db = norbert_store.open(small_copy)
-    with pytest.raises(DamagedError, match=rf"copy\.zarr: {path} is missing"):
+    with pytest.raises(DamagedError, match=rf"copy\.zarr: {path}: the file is missing"):
         db["Bob - Short"].magnitude.load()
 
 
 def test_frequencies_that_no_transform_tells_must_be_there(ready, tmp_path):
     path = shutil.copytree(ready.path, tmp_path / "ready.zarr")
     flipped(path / "frequency/c/0", 20)
-    with pytest.raises(DamagedError, match=r"ready\.zarr: frequency/c/0 can't be read"):
+    with pytest.raises(DamagedError, match=r"ready\.zarr: frequency/c/0: the file can't be read"):
         norbert_store.open(path)
     (path / "frequency/c/0").unlink()
-    with pytest.raises(DamagedError, match=r"ready\.zarr: frequency/c/0 is missing"):
+    with pytest.raises(DamagedError, match=r"ready\.zarr: frequency/c/0: the file is missing"):
         norbert_store.open(path)
 
 
 def test_unreadable_names_do_not_hide_what_is_wrong(small_copy):
     flipped(small_copy / "track/name/c/0", 5)
     flipped(small_copy / "magnitude/c/0/0/0/0", 0)
-    with pytest.raises(DamagedError, match=r"copy\.zarr, target 'mixture', channel 'left', packed chunk 0, at byte 0"):
+    with pytest.raises(DamagedError, match=r"copy\.zarr: target 'mixture', channel 'left', packed chunk 0, at byte 0"):
         norbert_store.open(small_copy)[0].magnitude.load()
 
 
 def test_missing_chunks_of_the_packed_axis_are_damage_where_a_track_needs_them(small_copy):
     db = norbert_store.open(small_copy)
     (small_copy / "magnitude/c/2/0/2/0").unlink()
-    packed = db.magnitude.sel(target="drums")
-    named = r"track 'Ann - Long', target 'drums', channel 'left', packed chunk 8 is missing"
+    packed = db.to_xarray().magnitude.sel(target="drums")
+    named = r"track 'Ann - Long', target 'drums', channel 'left', packed chunk 8, .*the chunk is missing"
     with pytest.raises(DamagedError, match=named):
         packed.load()
     with pytest.raises(DamagedError, match=named):
-        db.dataset("levels")["levels"].isel(target=2).load()
+        db.to_xarray("levels")["levels"].isel(target=2).load()
     assert np.isnan(packed.isel(frame=slice(208, 256))).all()  # between tracks
-    assert np.isnan(db.magnitude.sel(target="vocals").isel(frame=slice(256, 272))).all()  # an absent stem
+    assert np.isnan(db.to_xarray().magnitude.sel(target="vocals").isel(frame=slice(256, 272))).all()  # an absent stem
 
 
 @pytest.mark.parametrize(
     ("entry", "found"),
     [
-        ((0, 2**40), "the index of magnitude/c/0/0/0/0: a chunk has at most .* bytes; there is one of 1099511627776"),
+        ((0, 2**40), "magnitude/c/0/0/0/0: its index: a chunk has at most .* bytes; there is one of 1099511627776"),
         ((2**62, 100), "channel 'left', packed chunk 1, at byte 4611686018427387904 of magnitude/c/0/0/0/0: "),
-        ((2**64 - 2, 2**63), "the index of magnitude/c/0/0/0/0: "),
+        ((2**64 - 2, 2**63), "magnitude/c/0/0/0/0: its index: "),
     ],
 )
 def test_entries_that_no_shard_can_have_are_damage(small_copy, entry, found):
@@ -441,11 +441,11 @@ def test_damage_is_found_again_each_time(small_copy):
 @pytest.mark.parametrize(
     ("column", "values", "found"),
     [
-        ("frames", [201, 17, 2**62, 1], "'Žofie – Ticho' starts at frame 320 and has 4611686018427387904"),
-        ("frames", [201, 17, 58, 0], "'one sample' starts at frame 384 and has 0"),
-        ("frames", [-5, 17, 58, 2], "'Ann - Long' starts at frame 0 and has -5"),
-        ("start", [0, -(2**62), 320, 384], "'Bob - Short' starts at frame -4611686018427387904 and has 17"),
-        ("start", [0, 256, 2**62, 384], "'Žofie – Ticho' starts at frame 4611686018427387904 and has 58"),
+        ("frames", [201, 17, 2**62, 1], "'Žofie – Ticho': it lies at frames 320 to 4611686018427388224"),
+        ("frames", [201, 17, 58, 0], "'one sample': it lies at frames 384 to 384"),
+        ("frames", [-5, 17, 58, 2], "'Ann - Long': it lies at frames 0 to -5"),
+        ("start", [0, -(2**62), 320, 384], "'Bob - Short': it lies at frames -4611686018427387904 to .*"),
+        ("start", [0, 256, 2**62, 384], "'Žofie – Ticho': it lies at frames 4611686018427387904 to .*"),
     ],
 )
 def test_extents_that_no_track_can_have_are_damage(small_copy, column, values, found):
@@ -468,7 +468,7 @@ def test_a_chunk_in_a_row_that_is_not_there_is_damage(small_copy, small):
         some = {at: whole[begin : begin + size] for at, (begin, size) in places.items() if at != missing}
         path.write_bytes(pack(some, 2, 4))
         mixture = norbert_store.open(small_copy)[0].magnitude.isel(target=0)
-        with pytest.raises(DamagedError, match=f"packed chunk {missing[1]} is missing"):
+        with pytest.raises(DamagedError, match=f"packed chunk {missing[1]}, .*the chunk is missing"):
             mixture.isel(time=slice(0, 64)).load()
         others = mixture.isel(channel=1 - missing[0], time=slice(0, 64))
         assert np.array_equal(others, small.db[0].magnitude.isel(target=0, channel=1 - missing[0], time=slice(0, 64)))
@@ -482,7 +482,7 @@ def opened(request, small_copy):
     """A store that is open, with all indexes read once; and what others write with."""
     location = in_memory_of(small_copy) if request.param == "memory" else small_copy
     db = norbert_store.open(location)
-    db.magnitude.load()
+    db.to_xarray().magnitude.load()
     return db, Storage(location, read_only=False)
 
 
@@ -510,7 +510,7 @@ def test_chunks_that_come_back_are_read(opened):
     others.delete(shard_of(0, 0))
     for _ in range(2):
         with pytest.raises(
-            DamagedError, match="'Ann - Long', target 'mixture', channel 'left', packed chunk 0 is missing"
+            DamagedError, match="'Ann - Long', target 'mixture', channel 'left', packed chunk 0, .*the chunk is missing"
         ):
             db[0].magnitude.load()
     assert np.isnan(db[1].magnitude.sel(target="vocals")).all()
@@ -532,7 +532,7 @@ def test_shards_that_are_swapped_while_open_are_damage(opened):
     others.set(shard_of(0, 0), second)
     others.set(shard_of(0, 1), first)
     for time in (slice(0, 64), slice(64, 128)):
-        with pytest.raises(DamagedError, match="'Ann - Long', target 'mixture': the index of .*: this is the shard"):
+        with pytest.raises(DamagedError, match="'Ann - Long', target 'mixture', .*: its index: this is the shard"):
             db[0].magnitude.isel(time=time).load()
 
 
@@ -589,10 +589,10 @@ def test_tracks_that_are_added_change_nothing_for_who_reads(small, small_copy, t
             for i in range(tracks):
                 writer.add(f"track {i}", music(5000, i))
     db = norbert_store.open(tmp_path / "one")
-    before = norbert_store.open(tmp_path / "one").magnitude.values
+    before = norbert_store.open(tmp_path / "one").to_xarray().magnitude.values
     shutil.copytree(tmp_path / "two", tmp_path / "one", dirs_exist_ok=True)
     assert db.names == ["track 0"]
-    assert np.array_equal(db.magnitude, before, equal_nan=True)
+    assert np.array_equal(db.to_xarray().magnitude, before, equal_nan=True)
     assert norbert_store.open(tmp_path / "one").names == ["track 0", "track 1"]
 
 
@@ -736,7 +736,7 @@ def test_absent_stems_are_asked_for_once(counting):
 def test_packed_magnitudes_need_no_table(counting, bundled):
     store, db = counting(bundled)
     store.taken()
-    assert np.isfinite(db.magnitude.isel(target=1, frame=slice(0, 16))).all()
+    assert np.isfinite(db.to_xarray().magnitude.isel(target=1, frame=slice(0, 16))).all()
     assert store.taken() == [[shard_of(1, 0)], [shard_of(1, 0)]]
 
 
@@ -753,13 +753,13 @@ def test_indexes_are_kept_up_to_a_number_of_bytes(counting, monkeypatch, kept, r
 
 
 def test_readers_are_sent_without_what_they_remember(small):
-    reader = Reader(small.path)
+    reader = Frames.open(small.path)
     before = len(pickle.dumps(reader))
-    reader.column("name")
-    reader.levels([0, 1, 2], [0, 1], np.arange(400), slice(None))
+    reader.snapshot.column("name")
+    reader.levels(Wanted([0, 1, 2], [0, 1], np.arange(400)))
     again = pickle.loads(pickle.dumps(reader))
     assert len(pickle.dumps(reader)) < before + 2000
-    assert np.array_equal(again.column("name"), reader.column("name"))
+    assert np.array_equal(again.snapshot.column("name"), reader.snapshot.column("name"))
 
 
 # ---- the same layout with other codecs
@@ -768,7 +768,7 @@ def test_readers_are_sent_without_what_they_remember(small):
 def test_other_codecs_read_with_the_same_numbers(small, other_codecs):
     db = norbert_store.open(other_codecs)
     same(db, small)
-    assert np.array_equal(xarray.open_zarr(other_codecs).magnitude, small.db.magnitude, equal_nan=True)
+    assert np.array_equal(xarray.open_zarr(other_codecs).magnitude, small.db.to_xarray().magnitude, equal_nan=True)
     for track, expected in zip(db, small.db, strict=True):
         xarray.testing.assert_identical(track.magnitude.load(), expected.magnitude.load())
     lazy, expected = (each["Ann - Long"].magnitude for each in (db, small.db))
@@ -781,11 +781,9 @@ def test_other_codecs_read_with_the_same_numbers(small, other_codecs):
 
 def test_other_codecs_have_no_levels_and_say_so(other_codecs):
     track = norbert_store.open(other_codecs)[0]
-    with pytest.raises(
-        ValueError, match=r"copy\.zarr has no levels: its chunks are encoded by bytes, zstd; read its magn"
-    ):
+    with pytest.raises(ValueError, match=r"copy\.zarr has no levels: its chunks are encoded by bytes, zstd"):
         track.levels.load()
-    with pytest.raises(ValueError, match=r"copy\.zarr has no .*encoded by bytes, zstd; read its magnitudes"):
+    with pytest.raises(ValueError, match=r"copy\.zarr has no .*encoded by bytes, zstd"):
         track.jpeg("mixture", "left", 0)
 
 
@@ -795,17 +793,20 @@ def test_missing_shards_under_other_codecs_are_damage(other_codecs):
     db = norbert_store.open(other_codecs)
     assert np.isnan(db["Bob - Short"].magnitude.sel(target="vocals")).all()
     with pytest.raises(
-        DamagedError, match="'Žofie – Ticho', target 'mixture', channel 'left', packed chunk 20 is missing"
+        DamagedError, match="'Žofie – Ticho', target 'mixture', channel 'left', packed chunk 20, .*the chunk is missing"
     ):
         db[2].magnitude.load()
     with pytest.raises(
-        DamagedError, match="'Žofie – Ticho', target 'mixture', channel 'left', packed chunk 20 is missing"
+        DamagedError, match="'Žofie – Ticho', target 'mixture', channel 'left', packed chunk 20, .*the chunk is missing"
     ):
-        db.magnitude.load()
+        db.to_xarray().magnitude.load()
 
 
 def test_damage_under_other_codecs_is_an_error_of_this_library(other_codecs):
     path = other_codecs / "magnitude/c/0/0/0/0"
     flipped(path, -1)
-    with pytest.raises(DamagedError, match=r"copy\.zarr: track 'Ann - Long', target 'mixture', channel 'left' can't"):
+    with pytest.raises(
+        DamagedError,
+        match=r"copy\.zarr: track 'Ann - Long', target 'mixture', channel 'left', packed chunk 0, .*it can't",
+    ):
         norbert_store.open(other_codecs)[0].magnitude.isel(target=0, channel=0, time=0).load()

@@ -37,7 +37,7 @@ def pairs(small):
         ("Ann - Long", "magnitude"): small.db[0].magnitude,
         ("Ann - Long", "levels"): small.db[0].levels,
         ("Bob - Short", "magnitude"): small.db[1].magnitude,
-        ("packed", "magnitude"): small.db.magnitude,
+        ("packed", "magnitude"): small.db.to_xarray().magnitude,
     }
     return {key: (lazy, lazy.copy(deep=True).load()) for key, lazy in made.items()}
 
@@ -238,7 +238,7 @@ def test_coordinates_and_attributes_of_a_track(small, mel, ready):
         assert np.array_equal(lazy.frequency, made.db.frequencies)
         assert lazy.name == "magnitude"
         assert track.levels.name == "levels"
-        assert track.dataset().attrs == {"track": track.name, "rate": 8000}
+        assert track.to_xarray().attrs == {"track": track.name, "rate": 8000}
 
 
 def test_frames_that_are_not_centred_are_labelled_by_their_middle(tmp_path, options, music):

@@ -89,7 +89,7 @@ def test_export_and_back_to_the_audio(tmp_path, monkeypatch):
     summary = export_folder("music", "x.zarr", on_progress=told.append)
     assert [progress.track for progress in told] == ["test/albums/b", "train/a", ""]
     assert summary.tracks == 2
-    assert verify("x.zarr") == []
+    assert verify("x.zarr")
     db = norbert_store.open("x.zarr")
     assert db.names == ["test/albums/b", "train/a"]
     assert [track.split for track in db] == ["test", "train"]

@@ -62,9 +62,9 @@ def test_appending_goes_on_behind_the_end(small_copy, small, music):
     assert db[0].metadata == small.db[0].metadata
     assert db.attributes["title"] == "Small"
     assert norbert_store.open(small_copy, split="more").names == ["new"]
-    assert verify(small_copy) == []
+    assert verify(small_copy)
     plain = xarray.open_zarr(small_copy)
-    assert np.array_equal(plain.magnitude, db.magnitude, equal_nan=True)
+    assert np.array_equal(plain.magnitude, db.to_xarray().magnitude, equal_nan=True)
 
 
 @pytest.mark.parametrize("bundle_tracks", [1, 2, 5])
@@ -116,7 +116,7 @@ def test_appending_to_stores_of_released_versions(golden, tmp_path):
     assert db.tracks.label.values.tolist() == ["", "", "", "new", ""]
     assert db.attributes["title"] == "Three tracks"
     assert db.attributes["created_with"] == expected.attributes["created_with"]
-    assert verify(path) == []
+    assert verify(path)
     # nothing that was committed is written anew
     before, after = files_below(golden), files_below(path)
     old = [key for key in before if key.startswith("magnitude/c/")]
@@ -148,7 +148,7 @@ def test_appending_knows_the_transform(request, tmp_path, kind):
     db = norbert_store.open(path)
     assert db.transform.config == made.db.transform.config
     assert np.array_equal(db["again"].levels.values, db[name].levels.values)
-    assert verify(path) == []
+    assert verify(path)
 
 
 def test_nothing_to_append_to(tmp_path):
@@ -198,7 +198,7 @@ def test_damaged_table_is_not_written_on(small_copy):
     with pytest.raises(OSError, match="track/name/c/0 can't be read"):
         norbert_store.append(small_copy)
     name.unlink()
-    with pytest.raises(OSError, match="track/name/c/0 is missing"):
+    with pytest.raises(OSError, match="track/name/c/0: the file is missing"):
         norbert_store.append(small_copy)
     del before["track/name/c/0"]
     assert files_below(small_copy) == before
@@ -220,12 +220,12 @@ def test_leftovers_of_a_writer_that_died_are_deleted(small_copy, music):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(committed["magnitude/c/0/0/0/0"])
     (small_copy / "writer.lock").write_text("{}")
-    assert verify(small_copy) == []
+    assert verify(small_copy)
     with norbert_store.append(small_copy) as writer:
         assert files_below(small_copy).keys() - {"writer.lock"} == committed.keys()
         writer.add("new", {"mixture": music(5000, 1)["mixture"]}, labels={"year": 1, "live": True})
     assert np.isnan(norbert_store.open(small_copy)["new"].magnitude.sel(target="vocals")).all()
-    assert verify(small_copy) == []
+    assert verify(small_copy)
 
 
 # ---- a long table
@@ -329,9 +329,9 @@ def test_readers_go_on_while_tracks_are_appended(tmp_path, options):
         assert db.names == ["0", "1", "2"]
         assert db.tracks.number.values.tolist() == [0, 1, 2]
         assert all(np.array_equal(track.levels.values, levels) for track, levels in zip(db, expected, strict=True))
-    assert np.array_equal(plain.magnitude, early.magnitude, equal_nan=True)
+    assert np.array_equal(plain.magnitude, early.to_xarray().magnitude, equal_nan=True)
     assert len(norbert_store.open(path)) == 10
-    assert verify(path) == []
+    assert verify(path)
 
 
 # ---- the order of things
@@ -396,10 +396,10 @@ def test_commit_that_fails_can_be_done_again(tmp_path, options, monkeypatch, fai
         with pytest.raises(StorageError, match=f"{failing} can't be written: No space left on device"):
             writer.commit()
         assert norbert_store.open(path).names == ["a"]
-        assert verify(path) == []
+        assert verify(path)
     writer.close()
     assert norbert_store.open(path).names == ["a", "b"]
-    assert verify(path) == []
+    assert verify(path)
 
 
 # Adds tracks until nothing more fits into a file.
@@ -431,11 +431,11 @@ def test_full_disk_costs_the_track_that_did_not_fit_and_no_other(tmp_path, optio
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(" can't be written: File too large")
     assert norbert_store.open(path).names == ["fits", "fits as well"]
-    assert verify(path) == []
+    assert verify(path)
     assert not [key for key in files_below(path) if key.endswith((".partial", ".lock"))]
     with norbert_store.append(path) as writer:
         writer.add("too long", music(120_000, 1))
-    assert verify(path) == []
+    assert verify(path)
 
 
 def test_document_tells_what_is_committed(tmp_path, options):

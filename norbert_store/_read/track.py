@@ -1,0 +1,226 @@
+"""One track of a committed state: what the track table says of it, and its frames as lazy arrays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray
+
+from norbert_store._format.layout import ChunkAt
+from norbert_store._lazy import lazy
+from norbert_store._read.frames import Frames
+from norbert_store._read.xarrays import TRACK_DIMENSIONS, LazyFrames, Values, lazy_dataset
+from norbert_store._spectra.bins import StoredTransform
+from norbert_store._spectra.levels import Curve
+from norbert_store.errors import NameNotFoundError
+
+
+class StoredTrack:
+    """One track of a store; nothing of it is read before it is asked for.
+
+    Parameters
+    ----------
+    frames : Frames
+        Of the store.
+    row : int
+        Of the track table.
+    """
+
+    def __init__(self, frames: Frames, row: int) -> None:
+        self._frames = frames
+        self._row = row
+
+    def __repr__(self) -> str:
+        present = [target for target, there in self.present.items() if there]
+        return f"<norbert_store.Track {self.name!r}, {self.duration:.1f} s, {', '.join(present)}>"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another object is the same track of the same store, opened at the same time or not."""
+        if not isinstance(other, StoredTrack):
+            return NotImplemented
+        here, there = self._frames.snapshot, other._frames.snapshot
+        return (here.name, self._row, self.name) == (there.name, other._row, other.name)
+
+    def __hash__(self) -> int:
+        return hash((self._frames.snapshot.name, self._row))
+
+    def _cell(self, column: str) -> Any:
+        return self._frames.snapshot.cell(column, self._row)
+
+    # ---- of the store
+
+    @property
+    def store_name(self) -> str:
+        """Where the store is, for people."""
+        return self._frames.snapshot.name
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the store, if it is one on this machine; `source` is relative to the one that holds it."""
+        return self._frames.snapshot.storage.folder
+
+    @property
+    def transform(self) -> StoredTransform:
+        """How audio became magnitudes, and how they become audio again."""
+        return self._frames.snapshot.transform
+
+    @property
+    def curve(self) -> Curve:
+        """Between magnitudes and levels."""
+        return self._frames.snapshot.layout.curve
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Labels of the store's targets; `present` tells which of them the track has."""
+        return self._frames.snapshot.document.targets
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Labels of the channels."""
+        return self._frames.snapshot.document.channels
+
+    @property
+    def rate(self) -> int:
+        """Samples per second of the audio."""
+        return self.transform.rate
+
+    # ---- of the track table
+
+    @lazy
+    def name(self) -> str:
+        """Name of the track."""
+        return str(self._cell("name"))
+
+    @lazy
+    def split(self) -> str:
+        """Split that the track belongs to, such as "train"."""
+        return str(self._cell("split"))
+
+    @lazy
+    def source(self) -> str:
+        """Where the audio is: a path relative to the folder that holds the store, or a URI."""
+        return str(self._cell("source"))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Whatever was given with the track."""
+        return dict(json.loads(self._cell("metadata")))
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The plain labels: those with a column of their own."""
+        return {column.name: self._cell(column.name) for column in self._frames.snapshot.document.labels}
+
+    @lazy
+    def samples(self) -> int:
+        """Length of the audio, samples."""
+        return int(self._cell("samples"))
+
+    @property
+    def duration(self) -> float:
+        """Length of the audio, seconds."""
+        return self.samples / self.rate
+
+    @lazy
+    def _span(self) -> tuple[int, int]:
+        return self._frames.snapshot.span(self._row)
+
+    @property
+    def frames(self) -> int:
+        """Length of the spectrogram, frames."""
+        return self._span[1]
+
+    @property
+    def start(self) -> int:
+        """Where the track begins along the packed axis, frames."""
+        return self._span[0]
+
+    @lazy
+    def present(self) -> dict[str, bool]:
+        """For each target, whether the track has it."""
+        return {target: bool(there) for target, there in zip(self.targets, self._cell("present"), strict=True)}
+
+    def require_target(self, target: str | int) -> str:
+        """Return the label of a target, by label or position, if the track has it.
+
+        Raises
+        ------
+        NameNotFoundError
+            If it hasn't.
+        """
+        label = self.targets[self._position("target", target, self.targets)]
+        if not self.present[label]:
+            raise self._absent(label)
+        return label
+
+    # ---- of the chunks
+
+    @property
+    def magnitude(self) -> xarray.DataArray:
+        """Magnitudes (target, channel, time, frequency), lazy, in seconds and Hz; NaN where a target is absent."""
+        return self._lazy_dataset("magnitude")["magnitude"]
+
+    @property
+    def levels(self) -> xarray.DataArray:
+        """Levels (target, channel, time, frequency), lazy, uint8; 0 where a target is absent."""
+        return self._lazy_dataset("levels")["levels"]
+
+    def to_xarray(self, values: Values = "magnitude") -> xarray.Dataset:
+        """Return the track as a data set of one lazy variable, "magnitude" or "levels"."""
+        return self._lazy_dataset(values).assign_attrs(track=self.name, rate=self.rate)
+
+    def _lazy_dataset(self, values: Values) -> xarray.Dataset:
+        """Make what is the same for every track, and needs no name."""
+        coordinates = {
+            "target": list(self.targets),
+            "channel": list(self.channels),
+            "time": self.transform.frame_seconds(self.frames),
+            "frequency": self.transform.frequencies,
+        }
+        array = LazyFrames(self._frames, values, self.start, self.frames, self._row)
+        return lazy_dataset(array, TRACK_DIMENSIONS, coordinates, values)
+
+    def jpeg(self, target: str | int, channel: str | int, chunk: int) -> bytes:
+        """Return one chunk's JPEG, as it stands in the store: rows are frames, columns frequencies.
+
+        Parameters
+        ----------
+        target, channel : str or int
+            Label or position.
+        chunk : int
+            From 0, within the track.
+
+        Raises
+        ------
+        NameNotFoundError
+            If there is no such target or channel, or the track hasn't it.
+        IndexError
+            If the track has no such chunk.
+        DamagedError
+            If the chunk is missing or damaged.
+        """
+        position = self._position("target", target, self.targets)
+        layout = self._frames.snapshot.layout
+        chunks = layout.chunks(self.frames)
+        if not 0 <= chunk < chunks:
+            raise IndexError(f"track {self.name!r} has {chunks} chunks; there is none at position {chunk}")
+        of_channel = self._position("channel", channel, self.channels)
+        data = self._frames.chunks.jpeg(ChunkAt(position, of_channel, layout.chunk_of(self.start) + chunk, self._row))
+        if data is None:  # and none must be there
+            raise self._absent(self.targets[position])
+        return data
+
+    def _position(self, what: str, label: str | int, labels: Sequence[str]) -> int:
+        if isinstance(label, str) and label in labels:
+            return labels.index(label)
+        if isinstance(label, int | np.integer) and -len(labels) <= label < len(labels):
+            return int(label) % len(labels)
+        raise NameNotFoundError(f"{self.store_name} has no {what} {label!r}; it has {', '.join(map(repr, labels))}")
+
+    def _absent(self, target: str) -> NameNotFoundError:
+        there = ", ".join(repr(name) for name, present in self.present.items() if present)
+        return NameNotFoundError(f"track {self.name!r} has no target {target!r}; it has {there}")

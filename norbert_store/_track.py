@@ -1,0 +1,106 @@
+"""`Track`: one track of a store, from the track table to audio."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from norbert_store._read.track import StoredTrack
+from norbert_store._spectra.stft import Audio
+
+
+class Track(StoredTrack):
+    """One track of a store, by ``db["name"]`` or ``db[0]``; nothing of it is read before it is asked for."""
+
+    def _repr_html_(self) -> str:
+        from norbert_store._show import track_html
+
+        return track_html(self)
+
+    def to_audio(self, target: str | int, *, mixture: ArrayLike | str | os.PathLike[str] | None = None) -> Audio:
+        """Make audio of a target's magnitudes and the mixture's phase.
+
+        Parameters
+        ----------
+        target : str or int
+            Label or position.
+        mixture : array_like or path, optional
+            Audio (samples, channels) at the store's rate and of the track's length, or a file of it. If left out,
+            what `source` points to is read.
+
+        Returns
+        -------
+        ndarray of float32
+            (samples, channels)
+
+        Raises
+        ------
+        NameNotFoundError
+            If the track hasn't the target.
+        AudioError
+            If the mixture has another length, rate or number of channels than the track.
+        SourceError
+            If the mixture's file isn't there.
+
+        References
+        ----------
+        A. Liutkus and F.-R. Stöter, "The 2018 Signal Separation Evaluation Campaign", LVA/ICA 2018, for magnitudes
+        combined with the mixture's phase.
+        """
+        from norbert_store._resynthesis import resynthesize
+
+        return np.concatenate(list(resynthesize(self, self.require_target(target), mixture)))
+
+    def separate(
+        self,
+        *,
+        mixture: ArrayLike | str | os.PathLike[str] | None = None,
+        method: str = "wiener",
+        targets: Sequence[str] | None = None,
+        iterations: int = 1,
+        exponent: float | None = None,
+        threshold: float = 0.0,
+        block_seconds: float = 30.0,
+    ) -> dict[str, Audio]:
+        """Separate the mixture into targets, by their stored magnitudes.
+
+        Parameters
+        ----------
+        mixture : array_like or path, optional
+            As for `to_audio`.
+        method : str
+            "wiener" (multichannel Wiener filter, `norbert_store.filters._wiener`), "softmask", "irm" (ideal ratio mask)
+            or "ibm" (ideal binary mask).
+        targets : sequence of str, optional
+            What the mixture is made of; all targets that the track has but "mixture" if left out.
+        iterations : int
+            Of expectation maximization, for "wiener".
+        exponent : float, optional
+            Of magnitudes in a share, for "softmask" (1 if left out) and "irm" (2: shares of power).
+        threshold : float
+            dB, for "ibm".
+        block_seconds : float
+            The Wiener filter learns where sources are anew in every block so long; the masks don't depend on it.
+
+        Returns
+        -------
+        dict of str to ndarray of float32
+            By target, (samples, channels). Above the store's bandwidth each target has the share that it has just
+            below it.
+
+        Raises
+        ------
+        TrackError
+            If the track hasn't one of the targets, or none but the mixture.
+        AudioError, SourceError
+            As `to_audio`.
+        ValueError
+            If the method is unknown, or a parameter out of range.
+        """
+        from norbert_store._resynthesis import separate
+
+        blocks = list(separate(self, mixture, method, targets, iterations, exponent, threshold, block_seconds))
+        return {target: np.concatenate([block[target] for block in blocks]) for target in blocks[0]}
