@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from norbert_store._jpeg.encoder import quantisation_table
 from norbert_store._spectra.bins import StoredTransform
 from norbert_store._spectra.levels import HIGHEST
 from norbert_store._spectra.stft import StftStream
+from norbert_store._storage.folder import LocalKeys
 from norbert_store._storage.storage import Storage
 
 settings.register_profile("norbert_store", deadline=None, derandomize=True, database=None)
@@ -242,3 +244,17 @@ def shards():
         return {key: storage.get(key) or b"" for key in storage.list("magnitude/c")}
 
     return shards_of
+
+
+@pytest.fixture
+def local_reads(monkeypatch) -> Counter[str]:
+    """How often each key of a folder was read, from now on."""
+    seen: Counter[str] = Counter()
+    read = LocalKeys.get_with_state
+
+    def counted(self: LocalKeys, key: str, *arguments: Any, **options: Any) -> Any:
+        seen[key] += 1
+        return read(self, key, *arguments, **options)
+
+    monkeypatch.setattr(LocalKeys, "get_with_state", counted)
+    return seen

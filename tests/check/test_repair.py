@@ -127,6 +127,15 @@ def test_a_damaged_shard_is_the_same_again(store, damage):
     assert verify(store)
 
 
+def test_documents_and_names_are_read_once_and_once_more_under_the_lock(store, local_reads):
+    flip_in_data(shard(store, 0, 0))
+    assert repair(store)
+    assert (local_reads["zarr.json"], local_reads["track/name/c/0"]) == (2, 1)
+    local_reads.clear()
+    assert verify(store)
+    assert (local_reads["zarr.json"], local_reads["track/name/c/0"]) == (1, 1)
+
+
 def test_many_faults_at_once(store):
     before = digests(store)
     shutil.rmtree(store / "magnitude/c/0")

@@ -195,7 +195,7 @@ def test_damaged_table_is_not_written_on(small_copy):
     data[5] ^= 1
     name.write_bytes(data)
     before = files_below(small_copy)
-    with pytest.raises(OSError, match="track/name/c/0 can't be read"):
+    with pytest.raises(OSError, match="track/name/c/0: the file can't be read"):
         norbert_store.append(small_copy)
     name.unlink()
     with pytest.raises(OSError, match="track/name/c/0: the file is missing"):
