@@ -15,8 +15,8 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from norbert_store._jpeg import stream
 from norbert_store._jpeg.encoder import encode, quantisation_table
+from norbert_store._jpeg.layout import read_header
 
 SHAPE = (24, 40)
 LEVELS = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)
@@ -97,7 +97,7 @@ def plain_jpeg(levels: np.ndarray = LEVELS, mode: str = "L", **options: object) 
 
 SEGMENTS, ENTROPY = parse(JPEG)
 HEADER = len(JPEG) - len(ENTROPY) - len(EOI)
-ROWS = stream.read_header(JPEG).segments or ()
+ROWS = read_header(JPEG).segments or ()
 # the same picture with no table of segments and no restart markers, as other programs write it
 PLAIN = plain_jpeg(qtables=[TABLE.ravel().tolist()])
 PLAIN_SEGMENTS, PLAIN_ENTROPY = parse(PLAIN)

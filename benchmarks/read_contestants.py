@@ -32,7 +32,7 @@ from norbert_store._export.run import export
 from norbert_store._format.document import ROOT_KEY, Document
 from norbert_store._format.layout import shard_key
 from norbert_store._format.shard import CHECKSUM_BYTES, ShardIndex, read_tail, tail_bytes
-from norbert_store._jpeg.stream import BLOCK, cut
+from norbert_store._jpeg.layout import BLOCK, Layout
 from norbert_store._sources.files import read_stem
 from norbert_store._sources.musdb import musdb_tracks
 from norbert_store._spectra.bins import stored_transform
@@ -351,6 +351,7 @@ class Piece(NamedTuple):
 def limit_unaligned(data: Data, gives: str = "magnitude") -> Contestant:
     """Decode and look up the pieces that the excerpts lie in; reading, checking and cutting isn't timed."""
     frames, tracks = data.document.layout.chunk_frames, list(data.db)
+    layout = Layout(frames, data.bins)
     out = np.zeros(data.shape("magnitude"), np.float32 if gives == "magnitude" else np.uint8)
     scratches = [np.zeros((frames, data.bins), np.uint8) for _ in range(THREADS)]
     look_up = LookUp(table(data.document.layout.curve) if gives == "magnitude" else np.arange(256, dtype=np.uint8))
@@ -365,8 +366,11 @@ def limit_unaligned(data: Data, gives: str = "magnitude") -> Contestant:
                     chunk, first = divmod(begin, frames)
                     rows = min(end - begin, frames - first)
                     low, high = first // BLOCK, -(-(first + rows) // BLOCK)
-                    jpeg = cut(tracks[excerpt.track].jpeg(target, channel, chunk), low, high)
-                    piece = Piece(jpeg, high - low, first - low * BLOCK, rows)
+                    jpeg = tracks[excerpt.track].jpeg(target, channel, chunk)
+                    segments = layout.find(jpeg)
+                    assert segments is not None
+                    cut = layout.cut(jpeg, segments, low, high)
+                    piece = Piece(cut, high - low, first - low * BLOCK, rows)
                     tasks.append((piece, whole[i, j, begin - excerpt.start :][:rows]))
                     begin += rows
 

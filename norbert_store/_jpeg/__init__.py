@@ -6,10 +6,7 @@ An image is a ``uint8`` array (rows, columns) of levels; in a store, rows are fr
 A *block* is 8 x 8 pixels, a *row of blocks* 8 rows of the image, and a *segment* the entropy-coded bytes of one row
 of blocks, between two restart markers.
 
-`stream` reads and cuts the bytes, `rows` decodes them fast. `cosine` makes coefficients of images, `trellis` quantises
-them, `huffman` and `entropy` make bytes of them, and `encoder` says how coarse all that is.
-
-References
-----------
-ITU-T T.81 (1992), ISO/IEC 10918-1, annex B for the markers.
+`layout` says where everything stands: it writes and reads headers, and cuts rows of blocks out. `stream` decodes JPEGs
+from anywhere, `rows` those of this library, fast. `cosine` makes coefficients of images, `trellis` quantises them,
+`huffman` and `entropy` make bytes of them, and `encoder` says how coarse all that is.
 """

@@ -2,13 +2,13 @@
 
 Conventions
 -----------
-*Coefficients* are an array (..., block rows, block columns, 64): the last axis holds the coefficients of one block in
+*Coefficients* are an array (block rows, block columns, 64): the last axis holds the coefficients of one block in
 zigzag order, from the mean to the fastest changes, which is the order in which they are coded. On JPEG's scale: the
 first is 8 times what the block's mean lies above 128, and one step of quantisation is as in the file's table.
 
 References
 ----------
-ITU-T T.81 (1992), ISO/IEC 10918-1, A.3.3 for the transform, figure A.6 for the zigzag.
+ITU-T T.81 (1992), ISO/IEC 10918-1, A.3.3 for the transform.
 """
 
 from __future__ import annotations
@@ -18,20 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from norbert_store._jpeg.stream import BLOCK
+from norbert_store._jpeg.layout import BLOCK, ZIGZAG
 
 SIZE = BLOCK * BLOCK
 _ROWS_AT_A_TIME = 64
 
 # level 128 is JPEG's zero
 _MIDDLE = np.float32(BLOCK * 128)
-
-
-def _zigzag() -> NDArray[np.intp]:
-    """Where the coefficients stand in a block: along diagonals, in turn up to the right and down to the left."""
-    row, column = np.divmod(np.arange(SIZE), BLOCK)
-    diagonal = row + column
-    return np.lexsort((np.where(diagonal % 2, row, column), diagonal))
 
 
 def _basis() -> NDArray[np.float32]:
@@ -44,54 +37,42 @@ def _basis() -> NDArray[np.float32]:
     return np.ascontiguousarray(basis, np.float32)
 
 
-ZIGZAG = _zigzag()
 _BASIS = _basis()
 _INVERSE_BASIS = np.ascontiguousarray(_BASIS.T)
 
 
 def steps_of(table: ArrayLike) -> NDArray[np.float32]:
-    """Return the steps by which coefficients (..., block rows, block columns, 64) are divided.
-
-    Parameters
-    ----------
-    table : array_like
-        A quantisation table (8, 8), or one for each image (..., 8, 8).
-
-    Returns
-    -------
-    ndarray of float32
-        (..., 1, 1, 64), in zigzag order.
+    """Return the steps of a quantisation table (8, 8) in zigzag order, (64,), as float32.
 
     Examples
     --------
-    >>> steps_of(np.arange(64).reshape(8, 8))[0, 0, :6]
+    >>> steps_of(np.arange(64).reshape(8, 8))[:6]
     array([ 0.,  1.,  8., 16.,  9.,  2.], dtype=float32)
     """
-    steps = np.asarray(table, np.float32)
-    return steps.reshape(*steps.shape[:-2], 1, 1, SIZE)[..., ZIGZAG]
+    return np.asarray(table, np.float32).ravel()[ZIGZAG]
 
 
 def whole_blocks(image: NDArray[Any]) -> NDArray[Any]:
-    """Repeat last row and column of images (..., rows, columns) up to a whole number of blocks."""
-    *several, rows, columns = image.shape
+    """Repeat last row and column of an image (rows, columns) up to a whole number of blocks."""
+    rows, columns = image.shape
     if rows % BLOCK == 0 and columns % BLOCK == 0:
         return image
-    return np.pad(image, [(0, 0)] * len(several) + [(0, -rows % BLOCK), (0, -columns % BLOCK)], mode="edge")
+    return np.pad(image, [(0, -rows % BLOCK), (0, -columns % BLOCK)], mode="edge")
 
 
 def forward(image: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Transform images into coefficients.
+    """Transform an image into coefficients.
 
     Parameters
     ----------
     image : ndarray of float
-        (..., rows, columns), levels from 0 to 255, not rounded. Blocks that reach over the lower or the right edge are
+        (rows, columns), levels from 0 to 255, not rounded. Blocks that reach over the lower or the right edge are
         filled with the last row and column, as libjpeg does.
 
     Returns
     -------
     ndarray of float32
-        (..., block rows, block columns, 64)
+        (block rows, block columns, 64)
 
     Examples
     --------
@@ -99,33 +80,33 @@ def forward(image: NDArray[np.floating]) -> NDArray[np.float32]:
     array([[16., 16.]], dtype=float32)
     """
     image = whole_blocks(image)
-    *several, rows, columns = image.shape
-    blocks = image.reshape(*several, rows // BLOCK, BLOCK, columns // BLOCK, BLOCK).swapaxes(-3, -2)
+    rows, columns = image.shape
+    blocks = image.reshape(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK).swapaxes(1, 2)
     pixels = np.ascontiguousarray(blocks, np.float32).reshape(-1, SIZE)
     coefficients = _product(pixels, _BASIS)
     coefficients[:, 0] -= _MIDDLE
-    return coefficients.reshape(*several, rows // BLOCK, columns // BLOCK, SIZE)
+    return coefficients.reshape(rows // BLOCK, columns // BLOCK, SIZE)
 
 
 def inverse(coefficients: NDArray[np.generic], rows: int, columns: int) -> NDArray[np.float32]:
-    """Transform coefficients into images, neither rounded nor clipped.
+    """Transform coefficients into an image, neither rounded nor clipped.
 
     Parameters
     ----------
     coefficients : ndarray
-        (..., block rows, block columns, 64); quantised ones are first multiplied by their steps.
+        (block rows, block columns, 64); quantised ones are first multiplied by their steps.
     rows, columns : int
         Of the image; what the last blocks have beyond them is left out.
 
     Returns
     -------
     ndarray of float32
-        (..., rows, columns). A JPEG decoder rounds it and clips it from 0 to 255.
+        (rows, columns). A JPEG decoder rounds it and clips it from 0 to 255.
     """
-    *several, block_rows, block_columns, _ = coefficients.shape
+    block_rows, block_columns, _ = coefficients.shape
     pixels = _product(coefficients.reshape(-1, SIZE).astype(np.float32, copy=False), _INVERSE_BASIS)
-    blocks = pixels.reshape(*several, block_rows, block_columns, BLOCK, BLOCK).swapaxes(-3, -2)
-    image = blocks.reshape(*several, block_rows * BLOCK, block_columns * BLOCK)[..., :rows, :columns]
+    blocks = pixels.reshape(block_rows, block_columns, BLOCK, BLOCK).swapaxes(1, 2)
+    image = blocks.reshape(block_rows * BLOCK, block_columns * BLOCK)[:rows, :columns]
     image += np.float32(128)
     return image
 
@@ -145,9 +126,9 @@ def quantise(coefficients: NDArray[np.float32], table: ArrayLike) -> NDArray[np.
     Parameters
     ----------
     coefficients : ndarray of float32
-        (..., block rows, block columns, 64)
+        (block rows, block columns, 64)
     table : array_like
-        (8, 8), or one for each image, (..., 8, 8).
+        (8, 8)
 
     Returns
     -------

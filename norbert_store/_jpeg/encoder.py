@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from norbert_store._jpeg.stream import BLOCK, LARGEST_SIDE, add_segment_lengths
+from norbert_store._jpeg import layout
+from norbert_store._jpeg.cosine import whole_blocks
+from norbert_store._jpeg.layout import BLOCK, LARGEST_SIDE
 
 DEFAULT_QUALITY = 80.0
 DEFAULT_EFFORT = 3
@@ -87,7 +89,7 @@ def _step_that_keeps_silence(step: int) -> int:
     return next(smaller for smaller in range(step, 0, -1) if round(1024 / smaller) * smaller > 1024 - 4)
 
 
-def encode(levels: NDArray[np.uint8], table: NDArray[np.uint8]) -> bytes:
+def encode(levels: NDArray[np.uint8], table: NDArray[np.uint8], comment: bytes = b"") -> bytes:
     """Encode an image of levels as one stored JPEG.
 
     Parameters
@@ -96,12 +98,13 @@ def encode(levels: NDArray[np.uint8], table: NDArray[np.uint8]) -> bytes:
         (rows, columns), each from 1 to 65,500.
     table : ndarray of uint8
         (8, 8), from `quantisation_table` or of one's own, 1 to 255.
+    comment : bytes, optional
+        For the file's comment segment.
 
     Returns
     -------
     bytes
-        Baseline, grey, with optimised Huffman tables, a restart marker after every row of blocks and the table of
-        segments that `norbert_store._jpeg.stream` describes.
+        Baseline, grey, with optimised Huffman tables, as `norbert_store._jpeg.layout` describes it.
 
     Raises
     ------
@@ -109,11 +112,16 @@ def encode(levels: NDArray[np.uint8], table: NDArray[np.uint8]) -> bytes:
         On another dtype, number of dimensions or size.
     """
     check_image(levels)
+    # Pillow makes room for two bytes a pixel, which is too little where most of a block lies outside of the image: so
+    # blocks are filled up before, as libjpeg would
+    image = np.ascontiguousarray(whole_blocks(levels)[:LARGEST_SIDE, :LARGEST_SIDE])
     buffer = io.BytesIO()
     options: dict[str, Any] = {"optimize": True, "restart_marker_rows": 1}
-    image = Image.fromarray(np.ascontiguousarray(levels))
-    image.save(buffer, "JPEG", qtables=[table.ravel().tolist()], **options)
-    return add_segment_lengths(buffer.getvalue())
+    Image.fromarray(image).save(buffer, "JPEG", qtables=[table.ravel().tolist()], **options)
+    data = buffer.getvalue()
+    header = layout.read_header(data)
+    rows, columns = levels.shape
+    return layout.write(rows, columns, table, header.huffman, layout.segments_of(data, header), comment)
 
 
 def check_image(levels: NDArray[np.uint8]) -> None:

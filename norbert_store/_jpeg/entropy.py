@@ -11,23 +11,20 @@ ITU-T T.81 (1992), ISO/IEC 10918-1, F.1.2.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._jpeg.cosine import SIZE, ZIGZAG
+from norbert_store._jpeg import layout
+from norbert_store._jpeg.cosine import SIZE
 from norbert_store._jpeg.huffman import SYMBOLS, HuffmanCode
-from norbert_store._jpeg.stream import BLOCK, LARGEST_SIDE, segment_of_lengths
+from norbert_store._jpeg.layout import blocks_along
 
 LARGEST = 1023
 _LARGEST_DIFFERENCE = 2047
 _END_OF_BLOCK = 0x00
 _SIXTEEN_ZEROS = 0xF0
-
-_START = bytes.fromhex("ffd8 ffe0 0010 4a46494600 0101 00 0001 0001 00 00")  # and JFIF 1.1, square pixels
-_END = b"\xff\xd9"
 
 
 def _categories() -> NDArray[np.int64]:
@@ -47,7 +44,8 @@ def encode_coefficients(
     Parameters
     ----------
     coefficients : ndarray of int
-        (block rows, block columns, 64), in zigzag order, as `norbert_store._jpeg.cosine.quantise` gives them.
+        (block rows, block columns, 64), in zigzag order, no larger than `norbert_store._jpeg.cosine.quantise` gives
+        them: a baseline JPEG can't hold others.
     table : ndarray of uint8
         (8, 8), the steps by which they were divided.
     rows, columns : int
@@ -61,27 +59,19 @@ def encode_coefficients(
     Raises
     ------
     ValueError
-        If the sizes don't fit, or a coefficient is larger than a baseline JPEG can hold.
+        If the sizes don't fit.
     """
-    _check(coefficients, table, rows, columns)
+    expected = (blocks_along(rows), blocks_along(columns), SIZE)
+    if coefficients.shape != expected or coefficients.dtype.kind != "i":
+        raise ValueError(
+            f"expected signed integers of shape {expected} for {rows} rows and {columns} columns, found "
+            f"{coefficients.dtype} of shape {coefficients.shape}"
+        )
     tokens = _tokens(coefficients)
     histogram = _histogram(tokens)
     others, means = HuffmanCode.shortest(histogram[:SYMBOLS]), HuffmanCode.shortest(histogram[SYMBOLS:])
     segments = _segments(tokens, others, means)
-    return b"".join(
-        (
-            _START,
-            segment_of_lengths([len(segment) for segment in segments]),
-            b"\xff\xdb\x00\x43\x00" + table.ravel()[ZIGZAG].astype(np.uint8).tobytes(),
-            struct.pack(">HHBHH", 0xFFC0, 11, 8, rows, columns) + b"\x01\x01\x11\x00",
-            means.table(0x00),
-            others.table(0x10),
-            struct.pack(">HHH", 0xFFDD, 4, -(-columns // BLOCK)),
-            bytes.fromhex("ffda 0008 01 0100 003f00"),
-            *_with_markers(segments),
-            _END,
-        )
-    )
+    return layout.write(rows, columns, table, (means.table(), others.table()), segments)
 
 
 @dataclass(frozen=True)
@@ -104,12 +94,11 @@ class CodeLengths:
 
     @classmethod
     def of(cls, coefficients: NDArray[np.signedinteger]) -> CodeLengths:
-        """Find the lengths of the codes that quantised coefficients (..., block columns, 64) would be given.
+        """Find the lengths of the codes that quantised coefficients (block rows, block columns, 64) would be given.
 
-        Of several images, all together. What doesn't occur has the length that it would have if it did, about.
+        What doesn't occur has the length that it would have if it did, about.
         """
-        *_, columns, _ = coefficients.shape
-        histogram = _histogram(_tokens(coefficients.reshape(-1, columns, SIZE)))
+        histogram = _histogram(_tokens(coefficients))
         others, means = _with_absent(histogram[:SYMBOLS]), _with_absent(histogram[SYMBOLS:])
         zeros, category = np.arange(SIZE), np.arange(12)
         bits = others[zeros % 16 * 16 + category[:, None]] + zeros // 16 * others[_SIXTEEN_ZEROS] + category[:, None]
@@ -150,7 +139,6 @@ def _tokens(coefficients: NDArray[np.signedinteger]) -> _Tokens:
     means = np.flatnonzero(place % SIZE == 0) if len(place) else place
     values = coefficients.ravel()[place].astype(np.int64)
     values[means] = np.diff(coefficients[..., 0].astype(np.int64), axis=1, prepend=0).ravel()
-    _check_values(values, means)
     category = CATEGORY[values]
     zeros = np.diff(place, prepend=-1) - 1
     zeros[means] = 0
@@ -171,26 +159,26 @@ def _histogram(tokens: _Tokens) -> NDArray[np.int64]:
 
 def _segments(tokens: _Tokens, others: HuffmanCode, means: HuffmanCode) -> list[bytes]:
     """The entropy-coded bytes of each row of blocks."""
-    words = np.append(others.codes, means.codes)[tokens.symbol] << tokens.category | tokens.bits
-    lengths = np.append(others.lengths, means.lengths)[tokens.symbol] + tokens.category
+    codes, bits = np.append(others.codes, means.codes), np.append(others.lengths, means.lengths)
+    words = codes[tokens.symbol] << tokens.category | tokens.bits
+    lengths = bits[tokens.symbol] + tokens.category
     # at most 16 + 11 bits so far, and 16 for the end of a block and 7 to the end of a byte are still to come: 50 of 64
-    end = others.lengths[_END_OF_BLOCK]
-    words[tokens.ending] = words[tokens.ending] << end | others.codes[_END_OF_BLOCK]
-    lengths[tokens.ending] += end
+    words[tokens.ending] = words[tokens.ending] << bits[_END_OF_BLOCK] | codes[_END_OF_BLOCK]
+    lengths[tokens.ending] += bits[_END_OF_BLOCK]
     rows = tokens.rows
     if tokens.sixteens.any():
         place = np.arange(len(words)) + np.cumsum(tokens.sixteens)
-        words = _spread(words, place, others.codes[_SIXTEEN_ZEROS])
-        lengths = _spread(lengths, place, others.lengths[_SIXTEEN_ZEROS])
+        words = _spread(words, place, codes[_SIXTEEN_ZEROS])
+        lengths = _spread(lengths, place, bits[_SIXTEEN_ZEROS])
         rows = place[rows]
     # ones, up to a whole byte
-    bits = np.add.reduceat(lengths, rows)
-    padding = -bits % 8
+    total = np.add.reduceat(lengths, rows)
+    padding = -total % 8
     last = np.append(rows[1:], len(words)) - 1
     words[last] = (words[last] + 1 << padding) - 1
     lengths[last] += padding
     data = _packed(words.view(np.uint64), lengths)
-    stops = np.cumsum(bits + padding) // 8
+    stops = np.cumsum(total + padding) // 8
     return [
         data[start:stop].replace(b"\xff", b"\xff\x00")
         for start, stop in zip([0, *stops[:-1].tolist()], stops.tolist(), strict=True)
@@ -219,36 +207,3 @@ def _packed(words: NDArray[np.uint64], lengths: NDArray[np.int64]) -> bytes:
     packed[target[first]] = np.bitwise_or.reduceat(shifted, first)
     packed[target[over] + 1] |= words[over] << (64 - beyond).astype(np.uint64)
     return packed.astype(">u8").tobytes()
-
-
-def _with_markers(segments: list[bytes]) -> list[bytes]:
-    """Put restart markers between segments."""
-    pieces = [segments[0]]
-    for number, segment in enumerate(segments[1:]):
-        pieces += (bytes((0xFF, 0xD0 + number % 8)), segment)
-    return pieces
-
-
-def _check(coefficients: NDArray[np.signedinteger], table: NDArray[np.uint8], rows: int, columns: int) -> None:
-    if not (0 < rows <= LARGEST_SIDE and 0 < columns <= LARGEST_SIDE):
-        raise ValueError(f"expected from 1 to {LARGEST_SIDE} rows and columns, found {rows} x {columns}")
-    expected = (-(-rows // BLOCK), -(-columns // BLOCK), SIZE)
-    if coefficients.shape != expected or coefficients.dtype.kind != "i":
-        raise ValueError(
-            f"expected quantised coefficients, signed integers of shape {expected} for {rows} rows and {columns} "
-            f"columns, found {coefficients.dtype} of shape {coefficients.shape}"
-        )
-    if table.shape != (BLOCK, BLOCK) or table.dtype != np.uint8 or not table.all():
-        raise ValueError("expected a quantisation table of dtype uint8 and shape (8, 8), with steps from 1 to 255")
-
-
-def _check_values(values: NDArray[np.int64], means: NDArray[np.int64]) -> None:
-    if np.abs(values).max() <= LARGEST:
-        return
-    difference = np.abs(values[means]).max()
-    largest = np.abs(np.delete(values, means)).max(initial=0)
-    if largest > LARGEST or difference > _LARGEST_DIFFERENCE:
-        raise ValueError(
-            f"expected coefficients up to {LARGEST} and differences of means up to {_LARGEST_DIFFERENCE}, found "
-            f"{largest} and {difference}; clip them, as norbert_store._jpeg.cosine.quantise does"
-        )

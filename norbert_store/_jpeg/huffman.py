@@ -8,9 +8,7 @@ ITU-T T.81 (1992), ISO/IEC 10918-1, annex K.2 for the lengths, annex C for the c
 from __future__ import annotations
 
 import heapq
-import struct
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,14 +47,14 @@ class HuffmanCode:
         counts = _limited(np.bincount([depth for depth, _ in depths]).tolist())
         return cls(np.array([symbol for _, symbol in depths if symbol < SYMBOLS], np.uint8), np.array(counts))
 
-    @cached_property
+    @property
     def lengths(self) -> NDArray[np.int64]:
         """Bits of each symbol's code (256,); 0 for those that have none."""
         lengths = np.zeros(SYMBOLS, np.int64)
         lengths[self.symbols] = np.repeat(np.arange(1, LONGEST + 1), self.counts)
         return lengths
 
-    @cached_property
+    @property
     def codes(self) -> NDArray[np.int64]:
         """Each symbol's code (256,)."""
         # a code of n bits takes up 2^(16 - n) of the codes of 16 bits, and begins where those before it end
@@ -66,10 +64,9 @@ class HuffmanCode:
         codes[self.symbols] = (np.cumsum(room) - room) >> beyond
         return codes
 
-    def table(self, number: int) -> bytes:
-        """Write the segment that defines the code; the number's first half is 0 for means and 1 for all others."""
-        head = struct.pack(">HHB", 0xFFC4, 3 + LONGEST + len(self.symbols), number)
-        return head + bytes(self.counts.tolist()) + self.symbols.tobytes()
+    def table(self) -> bytes:
+        """Return what stands in the file."""
+        return bytes(self.counts.tolist()) + self.symbols.tobytes()
 
 
 def _depths(histogram: NDArray[np.integer]) -> list[tuple[int, int]]:

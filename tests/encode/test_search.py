@@ -9,6 +9,7 @@ from PIL import Image
 from norbert_store._encode.search import Encoding, PerceptualEncoder, PlainEncoder
 from norbert_store._jpeg import stream
 from norbert_store._jpeg.encoder import HIGHEST_EFFORT, check_effort
+from norbert_store._jpeg.layout import read_header
 from norbert_store._spectra.bins import Mel, ReadyBins
 from norbert_store._spectra.levels import LogCurve, table
 from norbert_store._spectra.stft import Stft
@@ -139,7 +140,7 @@ def test_any_decoder_opens_it(coded):
         for jpeg in jpegs:
             with Image.open(io.BytesIO(jpeg)) as image:
                 assert (image.format, image.mode, image.size) == ("JPEG", "L", (231, 32))
-            assert stream.read_header(jpeg).segments is not None
+            assert read_header(jpeg).segments is not None
 
 
 def test_what_lies_after_the_last_frame_is_silent(audio):

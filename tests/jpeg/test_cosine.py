@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.fft import dctn
 
-from norbert_store._jpeg.cosine import ZIGZAG, forward, inverse, quantise, steps_of
+from norbert_store._jpeg.cosine import forward, inverse, quantise, steps_of
 from norbert_store._jpeg.encoder import quantisation_table
+from norbert_store._jpeg.layout import ZIGZAG
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -72,14 +73,6 @@ def test_edges_are_filled_with_the_last_row_and_column():
     assert np.array_equal(forward(pixels), forward(filled))
 
 
-def test_several_images_at_once():
-    pixels = np.stack([image(10, 20, seed) for seed in range(6)]).reshape(2, 3, 10, 20)
-    coefficients = forward(pixels)
-    assert coefficients.shape == (2, 3, 2, 3, 64)
-    np.testing.assert_allclose(coefficients[1, 2], forward(pixels[1, 2]), atol=1e-3)
-    np.testing.assert_allclose(inverse(coefficients, 10, 20), pixels, atol=1e-3)
-
-
 def test_float64_and_other_memory_orders_give_the_same():
     pixels = image(16, 24)
     assert np.array_equal(forward(pixels.astype(np.float64)), forward(pixels))
@@ -105,14 +98,6 @@ def test_rounding_is_to_the_nearest_multiple():
     quantised = quantise(coefficients, table)
     assert quantised.dtype == np.int16
     assert (np.abs(quantised * steps_of(table) - coefficients) <= steps_of(table) / 2 + 1e-3).all()
-
-
-def test_each_image_may_have_its_own_table():
-    coefficients = forward(np.stack((image(8, 16), image(8, 16, 1))))
-    tables = np.stack((quantisation_table(90), quantisation_table(50)))
-    quantised = quantise(coefficients, tables)
-    assert np.array_equal(quantised[0], quantise(coefficients[0], tables[0]))
-    assert np.array_equal(quantised[1], quantise(coefficients[1], tables[1]))
 
 
 def test_what_a_baseline_jpeg_cannot_hold_is_clipped():

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from norbert_store._jpeg.encoder import check_image, check_quality, encode, quantisation_table
-from norbert_store._jpeg.stream import decode, read_header
+from norbert_store._jpeg.layout import read_header
+from norbert_store._jpeg.stream import decode
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -120,6 +121,25 @@ def test_the_longest_sides_work(shape):
     decoded = decode(encode(levels, quantisation_table(100)))
     assert decoded.shape == shape
     assert np.abs(decoded.astype(int) - levels).max() <= 8
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(1, 20),
+    st.integers(15000, 65500) | st.integers(65490, 65500),
+    st.booleans(),
+    st.sampled_from([80.0, 95.0, 99.5, 100.0]),
+    st.sampled_from([2, 256]),
+)
+def test_long_thin_images_work_at_every_quality(short, long, is_wide, quality, values):
+    """Pillow has room for two bytes a pixel of the image, and blocks reach far beyond such a one."""
+    shape = (short, long) if is_wide else (long, short)
+    levels = np.random.default_rng(short).integers(0, values, shape, np.uint8) * np.uint8(255 // (values - 1))
+    table = quantisation_table(quality)
+    decoded = decode(encode(levels, table))
+    assert decoded.shape == shape
+    # the squared error of a block is that of its coefficients, at most half a step each, and of rounding
+    assert np.abs(decoded.astype(int) - levels).max() <= np.sqrt(np.square(table / 2.0).sum()) + 1
 
 
 def test_segments_of_more_than_64_kilobytes_get_wider_lengths():
