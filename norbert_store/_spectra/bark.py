@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -267,8 +268,8 @@ def decay(centre: Floats, frame_rate: float, fastest: float = 0.008, at_100_hert
     return np.exp(-1 / (frame_rate * seconds))
 
 
-def smooth(values: Floats, decay: ArrayLike, before: Floats | None = None) -> Floats:
-    """Smooth along the frames: ``s[t] = decay s[t - 1] + (1 - decay) values[t]``.
+def smooth(values: Floats, decay: ArrayLike) -> Floats:
+    """Smooth along the frames: ``s[t] = decay s[t - 1] + (1 - decay) values[t]``, from 0 before the first.
 
     Parameters
     ----------
@@ -276,8 +277,6 @@ def smooth(values: Floats, decay: ArrayLike, before: Floats | None = None) -> Fl
         (frames, ...).
     decay : array_like of float
         From 0 to below 1; a number, or one for each band.
-    before : ndarray of float, optional
-        The smoothed values of the frame before the first; 0 if left out.
 
     Returns
     -------
@@ -287,11 +286,8 @@ def smooth(values: Floats, decay: ArrayLike, before: Floats | None = None) -> Fl
     smoothed = (1 - np.asarray(decay, dtype=float)) * values
     rows = smoothed[:, np.newaxis] if smoothed.ndim == 1 else smoothed
     left = np.empty(rows.shape[1:])
-    previous = before
-    for row in rows:
-        if previous is not None:
-            row += np.multiply(decay, previous, out=left)
-        previous = row
+    for previous, row in pairwise(rows):
+        row += np.multiply(decay, previous, out=left)
     return smoothed
 
 
