@@ -343,7 +343,7 @@ class Coder:
     Parameters
     ----------
     format : str
-        "jpg", "png", "jp2", "jxl", "jls", "avif" or "tif".
+        "jpg", "png" or "tif".
     quality : float
         From 0 to 100, of "jpg"; the others lose nothing.
 

@@ -10,17 +10,14 @@ import zlib
 import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image
 
 from norbert_store._picture import FORMATS, read_picture, write_picture
 from norbert_store.errors import JpegError
 
 LOSSLESS = [name for name in FORMATS if name != "jpg"]
-BOXES = ["jp2", "jxl", "avif"]
-# those that Pillow knows, by its names, where its build has them
+# by Pillow's names
 PILLOW = {"jpg": "JPEG", "png": "PNG", "tif": "TIFF"}
-PILLOW |= {"jp2": "JPEG2000"} if features.check("jpg_2000") else {}
-PILLOW |= {"avif": "AVIF"} if "avif" in features.modules and features.check("avif") else {}
 
 NOTE = {"channels": 2, "steps": [{"step": "TF", "window": "hann", "rate": 44100}], "title": 'Ünï "code" \n\0'}
 
@@ -83,12 +80,6 @@ def test_pillow_sees_the_same_picture(name):
         assert np.array_equal(image, read_picture(data)[0])
 
 
-@pytest.mark.parametrize(("name", "decode"), [("jls", imagecodecs.jpegls_decode), ("jxl", imagecodecs.jpegxl_decode)])
-def test_other_decoders_skip_the_note(name, decode):
-    picture = noise(24, 40)
-    assert np.array_equal(decode(write_picture(picture, name, 90, NOTE)), picture)
-
-
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_note_may_be_empty(name):
     assert read_picture(write_picture(noise(8, 8), name, 90, {}))[1] == {}
@@ -110,8 +101,6 @@ def test_grey_picture_from_elsewhere_has_no_note(name):
     "data",
     [
         pytest.param(save(Image.fromarray(noise(8, 8)), "JPEG", comment=b'{"channels": 2}'), id="jpg"),
-        pytest.param(imagecodecs.jpegls_encode(np.zeros((8, 8), np.uint8)), id="jls"),
-        pytest.param(imagecodecs.jpegxl_encode(noise(8, 8), usecontainer=True), id="jxl"),
         # as tifffile describes its pictures
         pytest.param(imagecodecs.tiff_encode(noise(8, 8), description='{"shape": [8, 8]}'), id="tif"),
         pytest.param(imagecodecs.tiff_encode(noise(8, 8), description="{no JSON"), id="tif, text"),
@@ -166,19 +155,16 @@ def test_progressive_jpeg_is_refused():
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_that_is_cut_off_is_refused(name):
-    """Or else it gives the whole picture: PNG's end, and a last box of which not a byte is left, can't be missed."""
+    """Or else it gives the whole picture: PNG's end can't be missed."""
     whole = write_picture(noise(16, 24), name, 90, NOTE)
     picture, _ = read_picture(whole)
-    without_note = []
     for length in range(len(whole)):
         try:
             back, note = read_picture(whole[:length])
         except ValueError:
             continue
         assert np.array_equal(back, picture), length
-        if note != NOTE:
-            without_note.append(length)
-    assert without_note == ([whole.rindex(b"uuid") - 4] if name in BOXES else [])
+        assert note == NOTE, length
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -223,12 +209,9 @@ def test_largest_sides():
     wide = np.broadcast_to(np.arange(65504, dtype=np.uint8), (8, 65504))
     with pytest.raises(ValueError, match="at most 65500 rows and columns, found 8 x 65504"):
         write_picture(wide, "jpg", 75, {})
-    with pytest.raises(ValueError, match="at most 32768 rows and columns for avif, found 8 x 65504"):
-        write_picture(wide, "avif", 75, {})
-    for name in set(LOSSLESS) - {"avif"}:
+    for name in LOSSLESS:
         assert np.array_equal(read_picture(write_picture(wide, name, 75, {}))[0], wide)
     assert read_picture(write_picture(wide[:, :65500], "jpg", 75, {}))[0].shape == (8, 65500)
-    assert np.array_equal(read_picture(write_picture(wide[:, :32768], "avif", 75, {}))[0], wide[:, :32768])
 
 
 def test_png_has_a_largest_width_too():
@@ -239,7 +222,7 @@ def test_png_has_a_largest_width_too():
 @pytest.mark.parametrize("name", FORMATS)
 def test_only_the_comment_of_a_jpeg_limits_a_note(name):
     note = {"text": "x" * 70_000}
-    if name in ("jpg", "jls"):
+    if name == "jpg":
         with pytest.raises(ValueError, match="the note takes 70026 bytes; a JPEG has room for 65533"):
             write_picture(noise(8, 8), name, 75, note)
     else:
@@ -257,9 +240,7 @@ def test_what_is_no_picture_is_not_written(name, picture):
         write_picture(picture, name, 75, {})
 
 
-def test_unknown_format_and_quality_and_a_note_that_json_lacks():
-    with pytest.raises(ValueError, match="format 'gif' is unknown; expected one of 'jpg', 'png'"):
-        write_picture(noise(8, 8), "gif", 75, {})
+def test_wrong_quality_and_a_note_that_json_lacks():
     with pytest.raises(ValueError, match="quality must be a number from 0 to 100, found 101"):
         write_picture(noise(8, 8), "jpg", 101, {})
     with pytest.raises(ValueError, match="JSON"):
