@@ -21,7 +21,7 @@ import zarr
 
 from norbert_store import Mel
 from norbert_store._spectra.bins import stored_transform
-from norbert_store.codecs import Jpeg, Quantize, ZarrJpeg, ZarrQuantize
+from norbert_store.codecs import Jpeg, Quantize, ZarrJpeg, ZarrQuantize, encoding
 
 RATE = 22050
 CHUNKS = (256, 128)
@@ -86,15 +86,14 @@ def write_zarr_3(path: Path, mel: np.ndarray, serializer: ZarrJpeg | dict[str, o
 def write_xarray(path: Path, mel: np.ndarray, zarr_format: int) -> None:
     """Write a data set with labelled axes; what differs between the formats is the encoding's names."""
     reference = float(mel.max())
+    how = encoding(CHUNKS, reference=reference)
     if zarr_format == 2:
         # xarray would read a _FillValue of 0 as missing data: give none, and zarr fills up with 0
-        encoding = {"filters": [Quantize(reference=reference)], "compressors": Jpeg(), "_FillValue": None}
-    else:
-        quantize = ZarrQuantize(reference=reference)
-        encoding = {"filters": [quantize], "serializer": ZarrJpeg(), "compressors": None, "fill_value": 0}
+        filters = [Quantize(reference=reference)]
+        how = {"chunks": CHUNKS, "filters": filters, "compressors": Jpeg(), "_FillValue": None}
     time = np.arange(len(mel)) * 512 / RATE
     dataset = xarray.Dataset({"mel": (("time", "band"), mel)}, {"time": time})
-    dataset.to_zarr(path, zarr_format=zarr_format, consolidated=False, encoding={"mel": {**encoding, "chunks": CHUNKS}})
+    dataset.to_zarr(path, zarr_format=zarr_format, consolidated=False, encoding={"mel": how})
 
 
 def read_elsewhere(code: str, path: Path) -> np.ndarray:

@@ -52,7 +52,9 @@ class Curve(ABC):
     reference: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_parameter("reference", self.reference, 0, float(np.finfo(np.float32).max))
+        # what lies below float32's smallest normal number has fewer digits, and at last none
+        limits = np.finfo(np.float32)
+        _check_parameter("reference", self.reference, float(limits.tiny), float(limits.max))
 
     @property
     def config(self) -> dict[str, Any]:

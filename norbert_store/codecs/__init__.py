@@ -1,10 +1,14 @@
-"""The two codecs, for numcodecs (zarr v2) and for zarr v3: thin faces over `norbert_store._spectra.levels` and `jpeg`.
+"""The two codecs, for anyone's arrays: magnitudes to 256 levels, and levels to grey JPEGs.
 
-They are found by their entry points, so that data written with them reads back in programs that never import this
-package. `Quantize` and `Jpeg` are for numcodecs, `ZarrQuantize` and `ZarrJpeg` for zarr v3.
+`Quantize` and `Jpeg` are for numcodecs (zarr format 2), `ZarrQuantize` and `ZarrJpeg` for zarr format 3, and `encoding`
+tells xarray to use these. All are found by their entry points, so that what is written with them reads back in programs
+that never import this package.
+
+The last axis of an array is frequency, the one before it time: that is how the JPEG weighs its errors.
 """
 
+from norbert_store.codecs._encoding import encoding
 from norbert_store.codecs._jpeg import Jpeg, ZarrJpeg
 from norbert_store.codecs._quantize import Quantize, ZarrQuantize
 
-__all__ = ["Jpeg", "Quantize", "ZarrJpeg", "ZarrQuantize"]
+__all__ = ["Jpeg", "Quantize", "ZarrJpeg", "ZarrQuantize", "encoding"]

@@ -1,12 +1,12 @@
-"""Magnitudes <-> levels as a filter: float32 or float64 in, uint8 out, by a companding curve."""
+"""Magnitudes <-> levels as a filter: float16, float32 or float64 in, uint8 out, by a companding curve."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numcodecs.abc import Codec
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from zarr.abc.codec import ArrayArrayCodec
 from zarr.dtype import UInt8
 
-from norbert_store._spectra.levels import Curve, curve_from_config, dequantize, quantize, table
+from norbert_store._spectra.levels import TOLERANCE, Curve, curve_from_config, dequantize, quantize, table
 from norbert_store.codecs._configuration import from_configuration
 
 if TYPE_CHECKING:
@@ -26,6 +26,26 @@ NUMCODECS_ID = "norbert_quantize"
 ZARR_NAME = "norbert_store.quantize"
 
 _FLOATS = ("float16", "float32", "float64")
+
+
+@lru_cache(maxsize=64)
+def _table(curve: Curve, dtype: str) -> NDArray[Any]:
+    """What levels stand for, in the dtype of an array; no more than the reference, so that it can be stored again."""
+    with np.errstate(over="ignore"):
+        magnitudes = table(curve).astype(dtype)
+    # float16 rounds up by more than is taken for rounding, and above 65,504 to infinity
+    too_high = magnitudes > np.float64(curve.reference * (1 + TOLERANCE))
+    return np.where(too_high, np.nextafter(magnitudes, magnitudes.dtype.type(0)), magnitudes)
+
+
+def _order(array: NDArray[Any]) -> Literal["C", "F"]:
+    return "F" if array.flags.f_contiguous else "C"
+
+
+def _one_by_one(function: Callable[[NDArray[Any]], NDArray[Any]], array: NDArray[Any]) -> NDArray[Any]:
+    """Apply a function to each value, and leave the array's memory order: zarr v2 goes by the bytes in memory."""
+    order = _order(array)
+    return function(array.reshape(-1, order=order)).reshape(array.shape, order=order)
 
 
 class Quantize(Codec):  # type: ignore[misc]
@@ -61,10 +81,10 @@ class Quantize(Codec):  # type: ignore[misc]
         if dtype not in _FLOATS:
             raise ValueError(f"dtype must be one of {', '.join(_FLOATS)}; found {dtype!r}")
         self._curve = curve_from_config({"curve": curve, **parameters})
-        self._table = table(self._curve).astype(dtype)
+        self._table = _table(self._curve, dtype)
 
     def encode(self, buf: Any) -> NDArray[np.uint8]:
-        """Quantise an array of magnitudes; uint8 of the same shape."""
+        """Quantise an array of magnitudes; uint8 of the same shape and memory order (C or Fortran)."""
         magnitudes = ensure_ndarray(buf)
         if magnitudes.dtype != self._table.dtype:
             # zarr would read the bytes that `decode` gives as another dtype's
@@ -72,15 +92,21 @@ class Quantize(Codec):  # type: ignore[misc]
                 f"expected magnitudes of the codec's dtype {self._table.dtype}, found {magnitudes.dtype.str}; "
                 f"give the array and the codec the same of {', '.join(_FLOATS)}"
             )
-        return quantize(magnitudes, self._curve)
+        return _one_by_one(lambda values: quantize(values, self._curve), magnitudes)
 
     def decode(self, buf: Any, out: Any = None) -> NDArray[Any]:
-        """Look the levels' magnitudes up; floats of the same shape."""
-        magnitudes = dequantize(ensure_ndarray(buf).view(np.uint8), self._table)
+        """Look the levels' magnitudes up; floats of the same shape and memory order.
+
+        Bytes without a shape fill ``out`` in its own memory order, as those of an array in that order.
+        """
+        levels = ensure_ndarray(buf).view(np.uint8)
+        magnitudes = _one_by_one(lambda values: dequantize(values, self._table), levels)
         if out is None:
             return magnitudes
         target = ensure_ndarray(out)
-        target[...] = magnitudes.reshape(target.shape)
+        if magnitudes.shape != target.shape:
+            magnitudes = magnitudes.reshape(-1, order="A").reshape(target.shape, order=_order(target))
+        target[...] = magnitudes
         return target
 
     @classmethod
@@ -126,10 +152,6 @@ class ZarrQuantize(ArrayArrayCodec):
             raise ValueError("give either a curve, or its name and parameters")
         object.__setattr__(self, "curve", curve)
 
-    @cached_property
-    def _table(self) -> NDArray[np.float32]:
-        return table(self.curve)
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Build the codec from an entry of ``codecs`` in zarr.json."""
@@ -160,7 +182,7 @@ class ZarrQuantize(ArrayArrayCodec):
 
     def _decode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
         dtype = chunk_spec.dtype.to_native_dtype()
-        magnitudes = dequantize(chunk_data.as_numpy_array(), self._table.astype(dtype, copy=False))
+        magnitudes = dequantize(chunk_data.as_numpy_array(), _table(self.curve, dtype.name)).astype(dtype, copy=False)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(magnitudes)
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:

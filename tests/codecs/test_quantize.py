@@ -8,6 +8,12 @@ import pickle
 import numcodecs
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from zarr.core.array_spec import ArrayConfig, ArraySpec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.dtype import parse_dtype
 from zarr.registry import get_codec_class
 
 from norbert_store._spectra.levels import LogCurve, PowerCurve, dequantize, quantize, table
@@ -95,12 +101,79 @@ def test_round_trip_keeps_shape_and_dtype_and_equals_the_levels(shape, dtype):
     assert np.array_equal(decoded, dequantize(encoded, table(PowerCurve())).astype(dtype))
 
 
-def test_memory_order_does_not_matter():
-    values = magnitudes()
-    encoded = Quantize().encode(np.asfortranarray(values))
-    assert np.array_equal(encoded, Quantize().encode(values))
-    assert np.array_equal(Quantize().decode(np.asfortranarray(encoded)), Quantize().decode(encoded))
-    assert np.array_equal(Quantize().encode(values[::2, ::3]), encoded[::2, ::3])
+def in_order(array, order):
+    """The same values in another memory order; in "strided", every second of a larger array."""
+    if order == "strided":
+        wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
+        wide[..., ::2] = array
+        return wide[..., ::2]
+    return np.array(array, order=order)
+
+
+SHAPES = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
+ORDERS = st.sampled_from(["C", "F", "strided"])
+
+
+@given(SHAPES, ORDERS, ORDERS, ORDERS)
+def test_memory_order_does_not_matter(shape, order, levels_order, out_order):
+    values = magnitudes(shape)
+    expected = dequantize(quantize(values, PowerCurve()), table(PowerCurve()))
+    encoded = Quantize().encode(in_order(values, order))
+    assert np.array_equal(encoded, quantize(values, PowerCurve()))
+    levels = in_order(encoded, levels_order)
+    assert np.array_equal(Quantize().decode(levels), expected)
+    out = in_order(np.zeros(shape, np.float32), out_order)
+    assert Quantize().decode(levels, out) is out
+    assert np.array_equal(out, expected)
+
+
+@given(SHAPES, ORDERS)
+def test_bytes_in_memory_order_fill_an_array_of_that_order(shape, order):
+    """As zarr v2 passes them on, and as numcodecs copies them."""
+    values = magnitudes(shape)
+    encoded = Quantize().encode(in_order(values, order))
+    decoded = Quantize().decode(encoded.tobytes(order="A"))
+    out = in_order(np.zeros(shape, np.float32), order)
+    Quantize().decode(encoded.tobytes(order="A"), out=out)
+    assert np.array_equal(out, Quantize().decode(encoded))
+    assert np.array_equal(decoded, Quantize().decode(encoded).ravel(order="A"))
+
+
+def test_bytes_of_another_size_do_not_fill_an_array():
+    with pytest.raises(ValueError, match="size 5 into shape"):
+        Quantize().decode(bytes(5), out=np.zeros((3, 4), np.float32))
+
+
+LIMITS = {dtype: np.finfo(dtype) for dtype in ("float16", "float32", "float64")}
+
+
+@given(
+    st.sampled_from(list(LIMITS)),
+    st.floats(np.log10(1.2e-38), np.log10(3.4e38)).map(lambda power: 10**power) | st.sampled_from([65504.0, 70000.0]),
+    st.lists(st.floats(0, 1), min_size=1, max_size=20),
+    st.sampled_from(["power", "log"]),
+)
+def test_what_is_finite_stays_finite_and_near_for_every_dtype_and_reference(dtype, reference, shares, curve):
+    codec, filter_ = Quantize(curve, dtype, reference=reference), ZarrQuantize(curve, reference=reference)
+    values = np.minimum(np.array(shares) * reference, LIMITS[dtype].max).astype(dtype)
+    values = np.where(values > np.float64(reference), np.nextafter(values, values.dtype.type(0)), values)
+    levels = codec.encode(values)
+    decoded = codec.decode(levels)
+    assert np.isfinite(decoded).all()
+    # where a dtype has digits left, what comes back is the same level again
+    again = np.abs(codec.encode(decoded).astype(int) - levels)
+    assert again[decoded > 2**11 * LIMITS[dtype].tiny].max(initial=0) <= (0 if dtype != "float16" else 2)
+    assert np.array_equal(decode_by_zarr(filter_, levels, dtype), decoded)
+
+
+def decode_by_zarr(filter_, levels, dtype):
+    """Decode one chunk as zarr v3 does."""
+    spec = ArraySpec(
+        levels.shape, parse_dtype(dtype, zarr_format=3), 0, ArrayConfig.from_dict({}), default_buffer_prototype()
+    )
+    buffer = default_buffer_prototype().nd_buffer.from_numpy_array(levels)
+    (decoded,) = sync(filter_.decode([(buffer, spec)]))
+    return decoded.as_numpy_array()
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

@@ -90,6 +90,16 @@ def test_an_array_of_one_dimension_works(tmp_path, zarr_format):
 
 
 @pytest.mark.parametrize("zarr_format", FORMATS)
+@pytest.mark.parametrize("quality", [80, 100])
+@pytest.mark.parametrize("chunks", [(2, 32769), (3, 65500), (65500, 3)])
+def test_long_thin_chunks_work(tmp_path, zarr_format, quality, chunks):
+    values = np.random.default_rng(0).random(chunks, np.float32)
+    create(tmp_path, zarr_format, values, chunks, codecs(zarr_format, quality))
+    # 8.5 levels are what rounding to the table's steps may err by at quality 100, and four times that at 80
+    assert_near(zarr.open_array(tmp_path, mode="r")[...], values, levels=10 if quality == 100 else 50)
+
+
+@pytest.mark.parametrize("zarr_format", FORMATS)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_arrays_keep_their_dtype(tmp_path, zarr_format, dtype):
     values = magnitudes(dtype=dtype)
@@ -285,6 +295,14 @@ def test_the_filter_refuses_integers(tmp_path, zarr_format):
 def test_format_2_refuses_an_array_of_another_dtype_than_the_filter_s(tmp_path):
     with pytest.raises(ValueError, match="expected magnitudes of the codec's dtype float32, found <f8"):
         create(tmp_path, 2, magnitudes(dtype="float64"), (32, 48), codecs(2))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_filter_alone_works_in_either_order_in_format_2(tmp_path, order):
+    values = magnitudes((40, 20))
+    how = {"filters": [Quantize()], "compressors": numcodecs.Zlib()}
+    create(tmp_path, 2, values, (16, 20), how, order=order)
+    assert_levels_are_exact(zarr.open_array(tmp_path, mode="r"), values)
 
 
 def test_format_2_refuses_fortran_order(tmp_path):
