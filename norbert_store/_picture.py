@@ -13,6 +13,7 @@ W3C PNG 3rd edition, 11.3.3.2; TIFF 6.0, section 2.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import struct
@@ -24,6 +25,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from norbert_store._jpeg import stream
 from norbert_store._jpeg.encoder import encode, quantisation_table
@@ -182,10 +184,12 @@ def _encode_png(picture: Picture, quality: float, note: bytes) -> bytes:
 
 
 def _encode_tiff(picture: Picture, quality: float, note: bytes) -> bytes:
+    # imagecodecs writes TIFF only since 2026
+    buffer = io.BytesIO()
     description = f"{_KEYWORD.decode()} {note.decode()}"
-    data = bytes(imagecodecs.tiff_encode(picture, compression="deflate", description=description))
-    _check_tiff_size(data)
-    return data
+    Image.fromarray(picture).save(buffer, "TIFF", compression="tiff_adobe_deflate", description=description)
+    _check_tiff_size(buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _decode_tiff(data: bytes) -> Any:
