@@ -36,7 +36,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,6 +49,7 @@ from norbert_store._jpeg import cosine, trellis
 from norbert_store._jpeg.encoder import DEFAULT_QUALITY, encode, quantisation_table, table_of_step
 from norbert_store._jpeg.entropy import CodeLengths, encode_coefficients
 from norbert_store._jpeg.stream import BLOCK
+from norbert_store._lazy import lazy
 from norbert_store._spectra.bins import LinearBins, StoredTransform
 from norbert_store._spectra.levels import HIGHEST, Curve, table, to_levels
 
@@ -196,7 +196,7 @@ class _Perceptual:
         none = np.zeros((0, document.layout.bins), np.float32)
         self.beginning = _History(none, none.astype(np.complex64))
 
-    @cached_property
+    @lazy
     def silence(self) -> bytes:
         """A chunk of it."""
         return encode(np.zeros((self.layout.chunk_frames, self.layout.bins), np.uint8), table_of_step(1))

@@ -23,12 +23,13 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from norbert_store._lazy import lazy
 
 Floats = NDArray[np.floating[Any]]
 
@@ -113,33 +114,33 @@ class BarkBands:
     def __len__(self) -> int:
         return len(self.centre)
 
-    @cached_property
+    @lazy
     def _edges(self) -> Floats:
         first, last = float(bark(self.lowest)), float(bark(self.highest))
         inner = np.arange(first, last, self.width)
         return np.append(inner, last)
 
-    @cached_property
+    @lazy
     def lower(self) -> Floats:
         """Lower edges, Hz, (bands,)."""
         return frequency_of_bark(self._edges[:-1])
 
-    @cached_property
+    @lazy
     def centre(self) -> Floats:
         """Frequencies in the middle of the bands on the Bark scale, Hz, (bands,)."""
         return frequency_of_bark((self._edges[:-1] + self._edges[1:]) / 2)
 
-    @cached_property
+    @lazy
     def upper(self) -> Floats:
         """Upper edges, Hz, (bands,)."""
         return frequency_of_bark(self._edges[1:])
 
-    @cached_property
+    @lazy
     def noise(self) -> Floats:
         """Energy of the ear's own noise in each band, (bands,)."""
         return 10 ** (internal_noise(self.centre) / 10)
 
-    @cached_property
+    @lazy
     def mask_offset(self) -> Floats:
         """How far, in dB, below its masker a noise must lie to stay unheard: 3 dB up to 12 Bark, then more, (bands,).
 
@@ -219,7 +220,7 @@ class BarkBands:
             spread[block] = (self._spread(rows[block].T) / self._spread_of_unity).T
         return spread.reshape(np.shape(energy))
 
-    @cached_property
+    @lazy
     def _spread_of_unity(self) -> Floats:
         return self._spread(np.ones((len(self), 1)))
 

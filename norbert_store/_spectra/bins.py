@@ -13,12 +13,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from norbert_store._lazy import lazy
 from norbert_store._spectra.stft import Stft, whole_number
 from norbert_store.errors import FormatError
 
@@ -274,7 +274,7 @@ class MelBands(_OfStft):
             "scale": self.scale,
         }
 
-    @cached_property
+    @lazy
     def _means(self) -> Any:
         # of dense matrices, the product would depend on how many threads compute it, and so would what is stored
         from scipy.sparse import csr_array  # takes a while to import

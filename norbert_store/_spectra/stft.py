@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from norbert_store._lazy import lazy
 from norbert_store.errors import AudioError
 
 Audio = NDArray[np.floating[Any]]
@@ -156,7 +156,7 @@ class Stft:
         """Frequency of every bin, Hz."""
         return np.arange(self.bins, dtype=np.float64) * (self.rate / self.n_fft)
 
-    @cached_property
+    @lazy
     def weights(self) -> NDArray[np.float64]:
         """The window, (n_fft,)."""
         if self.window == "hann":

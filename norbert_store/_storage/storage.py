@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -16,6 +15,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore, ZipStore
 
+from norbert_store._lazy import lazy
 from norbert_store._storage.folder import PARTIAL_SUFFIX, FileState, LocalKeys
 from norbert_store._storage.remote import ATTEMPTS, ZarrKeys, is_forked, keep, open_url, reopened
 from norbert_store.errors import FormatError, StoreNotFoundError
@@ -78,7 +78,7 @@ class Storage:
     def _is_zip(self) -> bool:
         return str(self._location).endswith(".zip")
 
-    @cached_property
+    @lazy
     def local(self) -> LocalKeys | None:
         """The files, if it is a folder on this machine."""
         return None if self.folder is None else LocalKeys(self.folder)

@@ -19,12 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from norbert_store._lazy import lazy
 from norbert_store._spectra.bark import PLAYBACK_LEVEL, BarkBands, decay, ear_weighting, smear, smooth
 
 Floats = NDArray[np.floating[Any]]
@@ -109,33 +110,33 @@ class Heard:
     samples: Floats
     energies: Floats
 
-    @cached_property
+    @lazy
     def unsmeared(self) -> Floats:
         """Excitation before it is smeared over the frames that follow."""
         return BANDS.spread(self.energies + BANDS.noise)
 
-    @cached_property
+    @lazy
     def excitation(self) -> Floats:
         """Energies after spreading and smearing."""
         return smear(self.unsmeared, decay(BANDS.centre, FRAME_RATE))
 
-    @cached_property
+    @lazy
     def partial_loudness(self) -> Floats:
         """A simple loudness of each band, for modulation: energy ** 0.3."""
         return self.unsmeared**0.3
 
-    @cached_property
+    @lazy
     def average_loudness(self) -> Floats:
         """`partial_loudness`, smoothed."""
         return smooth(self.partial_loudness, SLOW_DECAY)
 
-    @cached_property
+    @lazy
     def modulation(self) -> Floats:
         """How much the envelope of each band moves (BS.1387-1, section 3.2, equations 54 to 57)."""
         change = FRAME_RATE * np.abs(np.diff(self.partial_loudness, axis=0, prepend=0))
         return smooth(change, SLOW_DECAY) / (1 + self.average_loudness / 0.3)
 
-    @cached_property
+    @lazy
     def loudness(self) -> Floats:
         """Loudness of each frame and channel in sone, after Zwicker, (frames, channels)."""
         kilohertz = BANDS.centre / 1000
@@ -145,7 +146,7 @@ class Heard:
         sone = scale * ((1 - index + index / threshold * self.excitation) ** 0.23 - 1)
         return 24 / len(BANDS) * np.maximum(sone, 0).sum(axis=-1)
 
-    @cached_property
+    @lazy
     def loud_enough(self) -> Booleans:
         """Frames where five samples in a row add up to 200 of 32768 in some channel (BS.1387-1, section 5.2.4)."""
         size = np.abs(self.samples)
@@ -155,7 +156,7 @@ class Heard:
         # sums that begin in the frame and end in it
         return np.array([loud[start : start + FRAME - 4].any() for start in starts])
 
-    @cached_property
+    @lazy
     def energetic(self) -> Booleans:
         """Frames whose second half has energy in some channel (BS.1387-1, section 5.2.4.3)."""
         halves = self.samples.reshape(len(self.samples), -1, HOP)

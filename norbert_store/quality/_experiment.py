@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from norbert_store._export.parallel import in_order
+from norbert_store._lazy import lazy
 from norbert_store._spectra.bins import DEFAULT_BANDWIDTH, LinearBins
 from norbert_store._spectra.stft import Audio, Stft, as_audio
 from norbert_store.errors import AudioError
@@ -169,15 +169,15 @@ class Original:
             zimtohrli(self._heard, heard) if with_zimtohrli and find_spec("zimtohrli") else None,
         )
 
-    @cached_property
+    @lazy
     def _reference(self) -> Audio:
         return self.audio if self.mixture is None else self.resynthesize(self.full_magnitude)
 
-    @cached_property
+    @lazy
     def _heard(self) -> Audio:
         return resampled(self._reference, self.rate)
 
-    @cached_property
+    @lazy
     def _peaq(self) -> Reference:
         return Reference(self._heard, RATE)
 
