@@ -258,7 +258,9 @@ def segments_of(data: bytes, header: Header) -> list[bytes]:
 
 def _markers(restarts: int) -> bytes:
     """Second bytes of the scan's markers: restart markers in turn, and the end."""
-    return bytes(_FIRST_RESTART + number % 8 for number in range(restarts)) + _END[1:]
+    # a stranger's JPEG may claim millions
+    turn = bytes(range(_FIRST_RESTART, _FIRST_RESTART + 8))
+    return (turn * (restarts // 8 + 1))[:restarts] + _END[1:]
 
 
 def _contents(data: bytes) -> tuple[defaultdict[int, list[bytes]], int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -273,6 +274,16 @@ def test_a_huge_claim_takes_no_memory(data):
         assert tracemalloc.get_traced_memory()[1] < 1e6
     finally:
         tracemalloc.stop()
+
+
+def test_millions_of_restart_markers_that_are_not_there_take_no_time():
+    interval = b"\xff\xdd\0\4\0\1"
+    scan = place(PLAIN, 0xDA)[0]
+    giant = with_size(PLAIN[:-2] + bytes(10_000_000) + PLAIN[-2:], 32000, 65500)
+    begin = time.process_time()
+    with pytest.raises(JpegError, match="expected 32751999 restart markers"):
+        decode(giant[:scan] + interval + giant[scan:])
+    assert time.process_time() - begin < 0.5
 
 
 def refused_or_decoded(data):
