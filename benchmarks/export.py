@@ -29,7 +29,7 @@ from norbert_store._sources.musdb import TARGETS, musdb_tracks
 from norbert_store._sources.stems import blocks_of_stems
 from norbert_store._spectra.bins import StoredTransform
 from norbert_store._spectra.stft import StftStream
-from norbert_store._writer import new_document
+from norbert_store._write.settings import new_document
 
 
 def bare_work(root: Path) -> float:

@@ -287,7 +287,7 @@ def stores() -> tuple[dict[str, bytes], ...]:
         options = {"transform": transform, "bandwidth": 4000.0, "chunk_frames": SHAPE[0], "shard_chunks": CHUNKS}
         with norbert_store.create(place, targets=["mixture", "vocals"], channels=CHANNELS, **options) as writer:
             levels = np.resize(LEVELS, (CHANNELS, SHAPE[0] + 5, bins)) / 255
-            writer.add_magnitude("one", {"mixture": levels.astype(np.float32), "vocals": None}, labels=labels)
+            writer.add_magnitudes("one", {"mixture": levels.astype(np.float32), "vocals": None}, labels=labels)
         made.append({key: buffer.to_bytes() for key, buffer in place._store_dict.items()})
     return tuple(made)
 

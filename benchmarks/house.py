@@ -183,6 +183,7 @@ def origin_of(node: ast.ImportFrom, module: str, modules: Mapping[str, Path]) ->
 
 
 def is_module(name: str, modules: Mapping[str, Path]) -> bool:
+    """Whether a dotted name is that of a module of the package."""
     return below_package(name, modules) is not None
 
 
@@ -218,10 +219,12 @@ def definitions(tree: ast.Module) -> Iterator[str]:
 
 
 def is_private(name: str) -> bool:
+    """Whether a name begins with an underscore, those of Python's own protocols left out."""
     return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
 
 
 def is_self(node: ast.expr) -> bool:
+    """Whether an expression is what methods call their own object or class."""
     return isinstance(node, ast.Name) and node.id in ("self", "cls")
 
 
@@ -270,6 +273,7 @@ def quick_lane_seconds(checkout: Path) -> float:
 
 
 def main() -> None:
+    """Parse the arguments, and print what is found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path, nargs="?", default=Path(__file__).resolve().parent.parent)
     parser.add_argument("--details", action="store_true", help="print what is behind the numbers that should be 0")

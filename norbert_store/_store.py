@@ -61,7 +61,7 @@ def open(location: Location, *, split: str | None = None) -> Store:  # noqa: A00
     >>> import norbert_store, zarr
     >>> place = zarr.storage.MemoryStore()
     >>> with norbert_store.create(place, targets=["mixture"], rate=8000, channels=1) as writer:
-    ...     _ = writer.add("one second", {"mixture": np.zeros(8000)})
+    ...     writer.add("one second", {"mixture": np.zeros(8000)})
     >>> db = norbert_store.open(place)
     >>> len(db), db[0].name, db[0].duration
     (1, 'one second', 1.0)
@@ -328,7 +328,7 @@ class Store:
         >>> import norbert_store, zarr
         >>> place = zarr.storage.MemoryStore()
         >>> with norbert_store.create(place, targets=["mixture"], rate=8000, channels=1) as writer:
-        ...     _ = writer.add("noise", {"mixture": np.random.default_rng(0).uniform(-0.5, 0.5, 80000)})
+        ...     writer.add("noise", {"mixture": np.random.default_rng(0).uniform(-0.5, 0.5, 80000)})
         >>> excerpts = norbert_store.open(place).excerpts(2.0)
         >>> len(excerpts), excerpts[0]["magnitude"].shape
         (5, (1, 1, 16, 1025))

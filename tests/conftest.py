@@ -178,7 +178,7 @@ def ready(tmp_path_factory) -> Made:
     transform = norbert_store.ReadyBins("cqt", RATE, 100, 55 * 2 ** (np.arange(30) / 6), {"bins_per_octave": 6})
     options = {"targets": ("one", "two"), "transform": transform, "reference": 4.0, "quality": 100}
     with norbert_store.create(path, **small_options(**options)) as writer:
-        writer.add_magnitude("Ready", magnitude, samples=7500)
+        writer.add_magnitudes("Ready", magnitude, samples=7500)
     return Made(path, {"Ready": magnitude}, norbert_store.open(path))
 
 

@@ -43,7 +43,7 @@ def write(location, lengths, absent=(), change=np.asarray, **options):
         for i, length in enumerate(lengths):
             shape = options["channels"], length, bins
             stems = {target: change(rng.uniform(0, 1, shape).astype(np.float32)) for target in options["targets"]}
-            writer.add_magnitude(
+            writer.add_magnitudes(
                 f"t{i}", {target: None if (i, target) in absent else stems[target] for target in stems}
             )
     return norbert_store.open(location)
@@ -887,7 +887,7 @@ def test_another_store_at_the_same_place(broken):
 def test_tracks_that_are_added_change_nothing(broken):
     path, excerpts, expected = broken
     with norbert_store.append(path) as writer:
-        writer.add_magnitude("new", {target: np.ones((1, 300, 3), np.float32) for target in "abc"})
+        writer.add_magnitudes("new", {target: np.ones((1, 300, 3), np.float32) for target in "abc"})
     assert same(excerpts.read(range(4)), expected)
     again = norbert_store.open(path).select(["t3"]).excerpts(4.9, targets=["b"])
     assert same(again.read(range(4)), expected)

@@ -134,7 +134,7 @@ def test_bins_that_are_no_frequencies_above_zero():
     place = zarr.storage.MemoryStore()
     bins = norbert_store.ReadyBins("other", rate=RATE, hop=100, frequencies=[0.0])
     with norbert_store.create(place, targets=["x"], transform=bins) as writer:
-        writer.add_magnitude("x", {"x": np.full((2, 5, 1), 0.5, np.float32)})
+        writer.add_magnitudes("x", {"x": np.full((2, 5, 1), 0.5, np.float32)})
     (axis,) = panels(plot_track(norbert_store.open(place)[0]))
     assert np.allclose(image_of(axis), 20 * np.log10(0.5), atol=0.1)
 

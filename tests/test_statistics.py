@@ -98,8 +98,8 @@ def test_other_functions_of_counts_that_are_kept(copied):
 def test_what_stands_after_the_last_frame_is_not_counted(tmp_path, options):
     transform = norbert_store.ReadyBins("flat", 8000, 100, np.arange(1.0, 10))
     with norbert_store.create(tmp_path / "x.zarr", **options(targets=["a"], transform=transform, channels=1)) as writer:
-        writer.add_magnitude("short", {"a": np.ones((1, 3, 9), np.float32)})
-        writer.add_magnitude("long", {"a": np.ones((1, 17, 9), np.float32)})
+        writer.add_magnitudes("short", {"a": np.ones((1, 3, 9), np.float32)})
+        writer.add_magnitudes("long", {"a": np.ones((1, 17, 9), np.float32)})
     found = norbert_store.open(tmp_path / "x.zarr").statistics("levels").sel(target="a")
     assert found.frames == 20
     assert (found["mean"] == 255).all()
@@ -114,7 +114,7 @@ def test_tracks_that_are_longer_than_what_is_counted_at_a_time(tmp_path, options
     with norbert_store.create(tmp_path / "x.zarr", **options) as writer:
         for frames in (50, 2500, 1024):
             part = rng.beta(1, 5, (2, frames, 7)).astype(np.float32)
-            writer.add_magnitude(str(frames), {"a": part, "b": part[::-1]})
+            writer.add_magnitudes(str(frames), {"a": part, "b": part[::-1]})
     db = norbert_store.open(tmp_path / "x.zarr")
     check(db.statistics(), db)
     assert np.allclose(db.statistics()["mean"][0], 1 / 6, atol=0.02)

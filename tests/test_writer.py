@@ -19,7 +19,6 @@ from norbert_store import TF, LogCurve, Mel, PowerCurve, ReadyBins
 from norbert_store._check.verify import verify
 from norbert_store._format.document import Document
 from norbert_store._format.shard import ShardIndex, index_bytes, tail_bytes
-from norbert_store._write.bundle import Place
 from norbert_store.errors import (
     AudioError,
     MagnitudeError,
@@ -64,6 +63,11 @@ def written(options, shards, stems, **changed):
     with norbert_store.create(store, **options(**changed)) as writer:
         writer.add("track", stems)
     return shards(store)
+
+
+def where(track):
+    """Where a track lies, how long it is, and which targets it has."""
+    return track.start, track.frames, track.samples, list(track.present.values())
 
 
 def cut(audio, sizes):
@@ -122,9 +126,9 @@ def test_magnitudes_give_the_same_shards(options, shards, audio, expected_shards
     arrays["vocals"] = vocals
     store = MemoryStore()
     with norbert_store.create(store, **options()) as writer:
-        row = writer.add_magnitude("track", arrays, samples=20011)
+        writer.add_magnitudes("track", arrays, samples=20011)
     assert shards(store) == expected_shards
-    assert row == Place(0, 158, 20011, (True, True, True))
+    assert where(norbert_store.open(store)[0]) == (0, 158, 20011, [True, True, True])
 
 
 def test_mono_audio_may_have_one_dimension(options, shards, audio):
@@ -137,9 +141,10 @@ def test_mono_audio_may_have_one_dimension(options, shards, audio):
 
 
 def test_row_tells_where_the_track_lies(small):
-    with norbert_store.create(MemoryStore(), targets=["a", "b"], rate=RATE, channels=1) as writer:
-        row = writer.add("x", {"b": np.zeros(2049)})
-    assert row == Place(start=0, frames=4, samples=2049, present=(False, True))
+    store = MemoryStore()
+    with norbert_store.create(store, targets=["a", "b"], rate=RATE, channels=1) as writer:
+        writer.add("x", {"b": np.zeros(2049)})
+    assert where(norbert_store.open(store)[0]) == (0, 4, 2049, [False, True])
 
 
 def test_tracks_start_at_chunks_and_bundles_at_shards(bundled):
@@ -222,10 +227,10 @@ def test_equal_channels_are_stored_once(options, shards, audio):
 @pytest.mark.parametrize("samples", [1, 2, 127, 128, 129, 2047, 2048, 2049])
 def test_tracks_of_any_length(create, music, samples):
     with create() as writer:
-        row = writer.add("short", music(samples, 9))
+        writer.add("short", music(samples, 9))
     track = norbert_store.open(writer.folder)[0]
-    assert (row.samples, row.frames) == (samples, -(-samples // 128) + 1)
-    assert track.magnitude.shape == (3, 2, row.frames, 113)
+    assert (track.samples, track.frames) == (samples, -(-samples // 128) + 1)
+    assert track.magnitude.shape == (3, 2, track.frames, 113)
     assert not np.isnan(track.magnitude).any()
     assert verify(writer.folder)
 
@@ -429,9 +434,11 @@ def test_needed_reference_is_named_and_works(create, music, audio, by, magnitude
 
     def add(writer):
         if by == "audio":
-            return writer.add("loud", loud)
-        arrays = {target: magnitude_of(stem, writer.transform) for target, stem in loud.items()}
-        return writer.add_magnitude("loud", arrays)
+            writer.add("loud", loud)
+        else:
+            writer.add_magnitudes(
+                "loud", {target: magnitude_of(stem, writer.transform) for target, stem in loud.items()}
+            )
 
     with create() as writer:
         writer.add("before", music(1000, 0))
@@ -585,7 +592,7 @@ def test_bad_magnitudes_are_refused(create, music, magnitude, arguments, error, 
     with create() as writer:
         writer.add("before", audio["before"])
         with pytest.raises(error, match=message):
-            writer.add_magnitude("bad", magnitude, **arguments)
+            writer.add_magnitudes("bad", magnitude, **arguments)
         writer.add("after", audio["after"])
     reads_right(writer.folder, audio, thoroughly=False)
 
@@ -595,24 +602,29 @@ def test_bad_magnitudes_are_refused(create, music, magnitude, arguments, error, 
 def test_magnitudes_without_samples_are_as_long_as_their_frames(tmp_path, centred, frames):
     transform = TF(rate=RATE, n_fft=256, hop=64, centred=centred)
     with norbert_store.create(tmp_path / "x.zarr", targets=["a"], channels=1, transform=transform) as writer:
-        row = writer.add_magnitude("x", {"a": np.zeros((1, frames, 129))})
-    assert transform.frame_count(row.samples) == frames
-    assert transform.frame_count(row.samples + 1) == frames + 1
+        writer.add_magnitudes("x", {"a": np.zeros((1, frames, 129))})
+    samples = norbert_store.open(writer.folder)[0].samples
+    assert transform.frame_count(samples) == frames
+    assert transform.frame_count(samples + 1) == frames + 1
     assert verify(writer.folder)
 
 
 def test_ready_magnitudes_without_samples_are_frames_times_hop_long():
     transform = ReadyBins("cqt", RATE, 100, [100.0, 200.0])
-    with norbert_store.create(MemoryStore(), targets=["a"], channels=1, transform=transform) as writer:
-        assert writer.add_magnitude("x", {"a": np.zeros((1, 33, 2))}).samples == 3300
+    store = MemoryStore()
+    with norbert_store.create(store, targets=["a"], channels=1, transform=transform) as writer:
+        writer.add_magnitudes("x", {"a": np.zeros((1, 33, 2))})
+    assert norbert_store.open(store)[0].samples == 3300
 
 
 def test_audio_for_magnitudes_that_are_computed_elsewhere_is_refused():
     transform = ReadyBins("cqt", RATE, 100, [100.0, 200.0])
-    with norbert_store.create(MemoryStore(), targets=["a"], transform=transform) as writer:
+    store = MemoryStore()
+    with norbert_store.create(store, targets=["a"], transform=transform) as writer:
         with pytest.raises(ValueError, match="transform 'cqt' has no STFT here"):
             writer.add("x", {"a": NOISE})
-        assert writer.add_magnitude("x", {"a": np.zeros((2, 3, 2))}).frames == 3
+        writer.add_magnitudes("x", {"a": np.zeros((2, 3, 2))})
+    assert norbert_store.open(store)[0].frames == 3
 
 
 @pytest.mark.parametrize(
@@ -706,7 +718,7 @@ def test_any_text_is_a_name_and_touches_nothing_else(create, tmp_path):
 
 
 def test_new_labels_reach_back_to_the_first_row_of_a_long_table(create, monkeypatch):
-    monkeypatch.setattr("norbert_store._writer.ROWS", 4)
+    monkeypatch.setattr("norbert_store._write.settings.ROWS", 4)
     with create(targets=["mixture"]) as writer:
         for i in range(11):
             labels = {"number": i, **({"late": f"from {i}", "float": i / 2} if i > 8 else {})}
@@ -729,7 +741,7 @@ def test_closed_writers_take_no_more_tracks(create, music, reads_right):
     with pytest.raises(TrackError, match=r"the writer of .*store\.zarr is closed"):
         writer.add("b", music(1000, 0))
     with pytest.raises(TrackError, match="closed"):
-        writer.add_magnitude("b", {"mixture": MAGNITUDE})
+        writer.add_magnitudes("b", {"mixture": MAGNITUDE})
     writer.close()
     reads_right(writer.folder, {"a": music(1000, 0)})
 

@@ -67,7 +67,7 @@ def verify(
     >>> import norbert_store, zarr
     >>> place = zarr.storage.MemoryStore()
     >>> with norbert_store.create(place, targets=["mixture"], rate=8000, channels=1) as writer:
-    ...     _ = writer.add("silence", {"mixture": np.zeros(8000)})
+    ...     writer.add("silence", {"mixture": np.zeros(8000)})
     >>> bool(verify(place))
     True
     """

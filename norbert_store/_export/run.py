@@ -26,7 +26,7 @@ from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location, Storage
 from norbert_store._write.bundle import Bundle, Place
 from norbert_store._write.commit import Committer, Row, clear_leftovers
-from norbert_store._writer import new_document
+from norbert_store._write.settings import new_document
 from norbert_store.errors import (
     AudioError,
     MagnitudeError,

@@ -116,7 +116,7 @@ def test_a_shard_that_is_read_in_several_runs(tmp_path):
     options = {"targets": ["noise"], "transform": transform, "channels": 1, "quality": 100, "effort": 0}
     with norbert_store.create(tmp_path / "x.zarr", **options) as writer:
         noise = np.random.default_rng(0).uniform(0, 1, (1, 12_000, 512)).astype(np.float32)
-        writer.add_magnitude("noise", {"noise": noise})
+        writer.add_magnitudes("noise", {"noise": noise})
     path = shard(tmp_path / "x.zarr", 0, 0)
     assert path.stat().st_size > 5 << 20
     assert verify(tmp_path / "x.zarr", workers=2)

@@ -13,7 +13,7 @@ from norbert_store._jpeg.layout import read_header
 from norbert_store._spectra.bins import Mel, ReadyBins
 from norbert_store._spectra.levels import LogCurve, table
 from norbert_store._spectra.stft import Stft
-from norbert_store._writer import new_document
+from norbert_store._write.settings import new_document
 
 RATE = 16000
 STFT = Stft(rate=RATE, n_fft=512)

@@ -544,7 +544,7 @@ def test_another_shard_of_the_same_size_is_noticed(tmp_path, options, write):
     path = tmp_path / "flat.zarr"
     with norbert_store.create(path, **options(targets=["one"], transform=transform, channels=1)) as writer:
         for level in (100, 101):
-            writer.add_magnitude(
+            writer.add_magnitudes(
                 str(level), {"one": np.full((1, 16, 30), writer.document.layout.curve.expand(level / 255))}
             )
     db = norbert_store.open(path)

@@ -46,14 +46,14 @@ def assert_same_tracks(found, expected):
 def test_appending_goes_on_behind_the_end(small_copy, small, music):
     new = music(5000, 11)
     with norbert_store.append(small_copy) as writer:
-        place = writer.add("new", new, split="more", labels={"year": 2020, "live": True, "mood": "blue"})
+        writer.add("new", new, split="more", labels={"year": 2020, "live": True, "mood": "blue"})
         with pytest.raises(TrackError, match="a track named 'Ann - Long' already"):
             writer.add("Ann - Long", new, labels={"year": 1, "live": True})
         with pytest.raises(TrackError, match="'year' was int64 before"):
             writer.add("other", new, labels={"year": "1", "live": True})
     last = small.db[-1]
-    assert place.start == -(-(last.start + last.frames) // 64) * 64
     db = norbert_store.open(small_copy)
+    assert db["new"].start == -(-(last.start + last.frames) // 64) * 64
     assert db.names == [*small.db.names, "new"]
     assert_same_tracks(db, small.db)
     assert db.tracks.split.values.tolist() == ["train", "train", "test", "test", "more"]
@@ -144,7 +144,7 @@ def test_appending_knows_the_transform(request, tmp_path, kind):
         if kind == "mel":
             writer.add("again", stems)
         else:
-            writer.add_magnitude("again", stems, samples=7500)
+            writer.add_magnitudes("again", stems, samples=7500)
     db = norbert_store.open(path)
     assert db.transform.config == made.db.transform.config
     assert np.array_equal(db["again"].levels.values, db[name].levels.values)
@@ -236,7 +236,7 @@ ROWS = 4
 @pytest.fixture
 def short_blocks(monkeypatch):
     """Chunks of the track table that hold 4 rows."""
-    monkeypatch.setattr("norbert_store._writer.ROWS", ROWS)
+    monkeypatch.setattr("norbert_store._write.settings.ROWS", ROWS)
 
 
 @pytest.mark.usefixtures("short_blocks")

@@ -1,0 +1,81 @@
+"""Signatures that show every option, and errors that name the one that was probably meant.
+
+A public function hands options on to functions below it as ``**options``, typed as a `TypedDict`. Type checkers follow
+that; `spelled_out` lets people see it, too: in ``help()``, in notebooks and in documentation.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_MOST_NAMES_COMPARED = 10_000
+
+
+def spelled_out(*below: Callable[..., Any]) -> Callable[[F], F]:
+    """Show a function's options one by one, and check their names when it is called.
+
+    Parameters
+    ----------
+    *below : callable
+        Functions whose keyword-only parameters ``**options`` stands for, with their defaults; the function's own
+        parameters go before those of the same name.
+
+    Returns
+    -------
+    callable
+        A decorator. What it decorates raises a `TypeError` on an option that it doesn't have.
+
+    Examples
+    --------
+    >>> def encode(*, quality: float = 80.0, effort: int = 3) -> None: ...
+    >>> @spelled_out(encode)
+    ... def create(location: str, **options: Any) -> None: ...
+    >>> inspect.signature(create)
+    <Signature (location: 'str', *, quality: 'float' = 80.0, effort: 'int' = 3) -> 'None'>
+    >>> create("x.zarr", qualty=90)
+    Traceback (most recent call last):
+    TypeError: create() has no option 'qualty'; did you mean 'quality'?
+    """
+
+    def decorate(function: F) -> F:
+        signature = _with_options(inspect.signature(function), below)
+        named = [name for name, parameter in signature.parameters.items() if parameter.kind in _NAMED]
+
+        @wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            for name in kwargs:
+                if name not in named:
+                    raise TypeError(f"{function.__qualname__}() has no option {name!r}{did_you_mean(name, named)}")
+            return function(*args, **kwargs)
+
+        checked.__signature__ = signature  # type: ignore[attr-defined]
+        return cast(F, checked)
+
+    return decorate
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Give the end of an error's message: the closest of some names, or nothing where none is close."""
+    close = get_close_matches(name, list(names)[:_MOST_NAMES_COMPARED], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _with_options(signature: inspect.Signature, below: Iterable[Callable[..., Any]]) -> inspect.Signature:
+    """Replace ``**options`` by the keyword-only parameters of the functions below."""
+    parameters = {
+        name: parameter
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    for function in below:
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                parameters.setdefault(name, parameter)
+    return signature.replace(parameters=list(parameters.values()))

@@ -1,0 +1,176 @@
+"""The door: every public name once, and nobody who shows how to use the package goes another way."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from zarr.storage import MemoryStore
+
+import norbert_store
+from norbert_store._write.settings import CreateOptions, new_document
+
+PACKAGE = Path(norbert_store.__file__).parent
+PROJECT = Path(__file__).resolve().parent.parent
+
+FUNCTIONS = {
+    *("append", "create", "export", "export_folder", "export_musdb", "open", "repair", "verify"),
+}
+CLASSES = {
+    *("Excerpts", "Report", "Store", "Summary", "Track", "Writer"),
+    *("LogCurve", "Mel", "PowerCurve", "ReadyBins", "TF"),
+    *("BandwidthLimiter", "Coder", "LogScaler", "PowerScaler", "Quantizer"),
+}
+MODULES = {"codecs", "errors", "filters", "quality"}
+
+# what measures how parts work inside, and so has to take hold of them
+MEASURE_PARTS = {
+    "encoder_search.py",
+    "export.py",
+    "fuzz_targets.py",
+    "hostile_jpegs.py",
+    "quality_contestants.py",
+    "read_contestants.py",
+    "reliability.py",
+    "scale.py",
+}
+
+
+def listed():
+    """What the stub lists: public name -> module, "" where it is a module itself."""
+    names = [
+        (alias.asname, alias.name, node.module or "")
+        for node in ast.parse((PACKAGE / "__init__.pyi").read_text()).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    assert all(public == name for public, name, _ in names)
+    assert len({public for public, _, _ in names}) == len(names)
+    return {public: module for public, _, module in names}
+
+
+# ---- the names
+
+
+def test_the_stub_lists_the_public_names():
+    assert set(listed()) == FUNCTIONS | CLASSES | MODULES | {"__version__"}
+    assert set(norbert_store.__all__) == set(listed())
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS | CLASSES))
+def test_every_name_is_defined_where_the_stub_says(name):
+    value = getattr(norbert_store, name)
+    module = import_module(f"norbert_store.{listed()[name]}")
+    assert getattr(module, name) is value
+    assert (value.__module__, value.__name__) == (module.__name__, name)
+    assert inspect.isclass(value) == (name in CLASSES)
+
+
+def test_all_other_modules_of_the_package_begin_with_an_underscore():
+    found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert {name for name in found if not name.startswith("_")} == MODULES
+
+
+def test_names_are_what_they_are_whatever_was_imported_before():
+    code = f"""
+import importlib, pathlib
+root = pathlib.Path({str(PACKAGE)!r})
+for path in sorted(root.rglob("*.py")):
+    name = path.relative_to(root.parent).with_suffix("")
+    importlib.import_module(".".join(part for part in name.parts if part != "__init__"))
+import norbert_store
+print(*(name for name in {sorted(FUNCTIONS)!r} if not callable(getattr(norbert_store, name))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+# ---- arguments
+
+
+def test_all_options_stand_in_the_signature():
+    for name in FUNCTIONS:
+        kinds = {parameter.kind for parameter in inspect.signature(getattr(norbert_store, name)).parameters.values()}
+        assert kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+    signature = inspect.signature(norbert_store.create)
+    assert signature.parameters["quality"].default == 80.0
+    assert set(signature.parameters) == set(inspect.signature(new_document).parameters) | {"location", "bundle_tracks"}
+
+
+def test_type_checkers_know_the_same_options():
+    of_create = {"targets", "rate", "channels"}
+    assert set(CreateOptions.__annotations__) | of_create == set(inspect.signature(new_document).parameters)
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_one_or_two_arguments_go_by_position(name):
+    parameters = inspect.signature(getattr(norbert_store, name)).parameters.values()
+    positional = [one for one in parameters if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert 1 <= len(positional) <= 2
+    assert all(one.default is inspect.Parameter.empty for one in positional)
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_an_unknown_option_is_named_with_the_one_that_was_meant(name, tmp_path):
+    function = getattr(norbert_store, name)
+    meant = list(inspect.signature(function).parameters)[-1]
+    wrong = meant[:-1] + "x"
+    with pytest.raises(TypeError, match=rf"^{name}\(\) has no option '{wrong}'; did you mean '{meant}'\?$"):
+        function(tmp_path / "in", tmp_path / "out", **{wrong: 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_options_of_methods_are_named_as_well():
+    store = MemoryStore()
+    with norbert_store.create(store, targets=["a"], rate=8000, channels=1) as writer:
+        with pytest.raises(TypeError, match=r"^Writer.add\(\) has no option 'lables'; did you mean 'labels'\?$"):
+            writer.add("x", {"a": [0.0] * 100}, lables={})
+        with pytest.raises(TypeError, match=r"^Writer.add_magnitudes\(\) has no option 'zzz'$"):
+            writer.add_magnitudes("x", {"a": [[[0.0]]]}, zzz=1)
+    assert len(norbert_store.open(store)) == 0
+
+
+# ---- who goes through the door
+
+
+def private_names(text):
+    """What a text takes of the package that isn't public."""
+    found = re.findall(r"norbert_store(?:\.\w+)*\._\w+", text)
+    return found + re.findall(r"from norbert_store(?:\.\w+)* import (?:\w+, )*_\w+", text)
+
+
+def shown():
+    """All files that show how to use the package."""
+    return [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")), *sorted((PROJECT / "examples").glob("*"))]
+
+
+@pytest.mark.parametrize("path", [path for path in shown() if path.is_file()], ids=lambda path: path.name)
+def test_documents_and_examples_go_through_the_door(path):
+    assert private_names(path.read_text(encoding="utf-8")) == []
+
+
+def test_benchmarks_of_behaviour_go_through_the_door():
+    found = {
+        path.name for path in (PROJECT / "benchmarks").glob("*.py") if private_names(path.read_text(encoding="utf-8"))
+    }
+    assert found == MEASURE_PARTS
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("import norbert_store\nfrom norbert_store import TF, codecs\nnorbert_store.open(x)._reader", []),
+        ("from norbert_store._store import Store", ["norbert_store._store"]),
+        ("import norbert_store.quality._peaq as peaq", ["norbert_store.quality._peaq"]),
+        ("from norbert_store import TF, _store", ["from norbert_store import TF, _store"]),
+        ("`norbert_store._chain.modules` builds it", ["norbert_store._chain"]),
+    ],
+)
+def test_private_names_are_found(text, found):
+    assert private_names(text) == found
