@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from norbert_store import PowerCurve
 from norbert_store._encode import masking as perception
 from norbert_store._encode import search as encoding
-from norbert_store._spectra.levels import PowerCurve
-from norbert_store.quality._experiment import Original, through_store
+from norbert_store.quality import Original, through_store
 
 # Each constant, and what is tried.
 CONSTANTS: dict[tuple[ModuleType, str], Sequence[Any]] = {

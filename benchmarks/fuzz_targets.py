@@ -25,7 +25,7 @@ from zarr.dtype import Float32, UInt8
 from zarr.storage import MemoryStore
 
 import norbert_store
-from norbert_store._chain import FORMATS, Coder, modules
+from norbert_store._chain import FORMATS, Coder
 from norbert_store._format.document import ATTRIBUTE, CHECKSUM, ROOT_KEY, Document
 from norbert_store._format.shard import (
     ShardIndex,
@@ -234,7 +234,7 @@ def run_configurations(data: bytes) -> None:
         expect(transform.frequencies.ndim == 1 and transform.rate > 0 and transform.hop > 0, f"{transform.config}")
         expect(transform.frame_seconds(3).shape == (3,), "times of another shape")
     with refusing(ValueError):
-        expect(isinstance(modules(config), list), "no list")
+        expect(isinstance(Coder.modules(config), list), "no list")
 
 
 # ---- shards and documents
@@ -394,7 +394,7 @@ def run_picture(data: bytes) -> None:
         levels, metadata = Coder().decode(io.BytesIO(data))
         expect(levels.ndim == 3 and levels.dtype == np.uint8 and levels.size > 0, f"{levels.shape}, {levels.dtype}")
         expect(levels.shape[2] == metadata["channels"], f"{levels.shape} of {metadata['channels']} channels")
-        modules(metadata)
+        Coder.modules(metadata)
 
 
 TARGETS = {

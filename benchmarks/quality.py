@@ -5,7 +5,7 @@
                                  [--no-zimtohrli] [--details]
                                  [--out results.json] [--picture rate.png] [--quality-picture quality.png]
 
-MUSDB is a folder in either layout of MUSDB18, or any folder of audio files. Of each mixture the magnitudes (STFT of
+MUSDB is a folder in the layout of MUSDB18-HQ, or any folder of audio files. Of each mixture the magnitudes (STFT of
 2048 samples, hop 1024, up to 16 kHz) are stored and read again by every contestant at several settings, and made into
 audio with the phase of the mixture. Bytes are all that the contestant needs for the stereo piece, without what a data
 set has once. Audio codecs get the mixture itself; of what they give back, magnitudes are taken.
@@ -31,14 +31,17 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import quality_pictures
+import soundfile
 from quality_contestants import (
     DEFAULT_QUALITY,
     EXACT,
@@ -50,16 +53,12 @@ from quality_contestants import (
     Contestant,
     entrants,
 )
+from resumed import resumed
 from rich.progress import track as progress
 
-from norbert_store._export.parallel import process_pool
-from norbert_store._sources.files import read_stem
-from norbert_store._sources.layouts import folder_tracks
-from norbert_store._sources.musdb import musdb_tracks
-from norbert_store._sources.track import SourceTrack
-from norbert_store.errors import SourceError
-from norbert_store.quality._experiment import Original, resumed
+from norbert_store.quality import Original
 
+FORMATS = ("WAV", "FLAC", "OGG", "OPUS", "MP3", "AIFF", "AIF")
 STEMS = ("vocals", "drums", "bass", "other")
 MIXTURE = "mixture"
 
@@ -93,20 +92,20 @@ class Measurement:
     Attributes
     ----------
     tracks : mapping
-        By name.
+        By name, a folder with a file per target, or the file of a mixture.
     qualities, efforts : tuple
         Of this store.
     with_zimtohrli : bool
     """
 
-    tracks: Mapping[str, SourceTrack]
+    tracks: Mapping[str, Path]
     qualities: tuple[float, ...]
     efforts: tuple[int, ...]
     with_zimtohrli: bool
 
     def __call__(self, key: Key) -> Row:
         """Store one piece in one way, and compare."""
-        original = prepared(self.tracks[key["track"]].path, key["target"], key["phase"], key["seconds"])
+        original = prepared(self.tracks[key["track"]], key["target"], key["phase"], key["seconds"])
         if original is None:
             return {"silent": True}
         started = processor_seconds()
@@ -126,9 +125,11 @@ def prepared(path: Path, target: str, phase: str, seconds: float | None) -> Orig
 
 
 def beginning(path: Path, target: str, seconds: float | None) -> tuple[Array, int]:
-    """So many seconds of a stem, or all of it, and its rate."""
-    info, blocks = read_stem(path, target)
-    return np.concatenate(list(blocks))[: None if seconds is None else round(seconds * info.rate)], info.rate
+    """The first seconds of a target, or all of it, and its rate."""
+    file = path / f"{target}.wav" if path.is_dir() else path
+    frames = -1 if seconds is None else round(seconds * soundfile.info(file).samplerate)
+    audio, rate = soundfile.read(file, frames, dtype="float32", always_2d=True)
+    return audio, rate
 
 
 def processor_seconds() -> float:
@@ -256,13 +257,13 @@ def interpolated(x: float, known: Any, values: Any, logarithmic: bool = True) ->
 # ---- the script
 
 
-def find_tracks(root: Path, most: int | None) -> dict[str, SourceTrack]:
-    """Tracks of MUSDB18, or of a plain folder, by name."""
-    try:
-        found = musdb_tracks(root)
-    except SourceError:
-        found = folder_tracks(root)
-    return {track.name: track for track in found[:most]}
+def find_tracks(root: Path, most: int | None) -> dict[str, Path]:
+    """Tracks of MUSDB18-HQ, or of a plain folder, by name."""
+    folders = sorted(path.parent for path in root.glob("t*/*/mixture.wav"))
+    files = [] if folders else sorted(path for path in root.rglob("*") if path.suffix[1:].upper() in FORMATS)
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in files[:most]} or {
+        path.name: path for path in folders[:most]
+    }
 
 
 def forget(log: Path, names: Sequence[str]) -> None:
@@ -308,7 +309,7 @@ def run(arguments: argparse.Namespace, log: Path) -> None:
     contestants = {name: one for name, one in chosen.items() if not one.missing}
     forget(log, arguments.again)
     keys = keys_of(list(tracks), contestants, arguments.seconds, arguments.stems, arguments.sizes)
-    with process_pool(arguments.workers) as pool:
+    with ProcessPoolExecutor(arguments.workers, get_context("spawn")) as pool:
         function = Measurement(tracks, qualities, efforts, not arguments.no_zimtohrli)
         measured = resumed(function, keys, log, pool)
         rows = list(progress(measured, "measuring", total=len(keys), transient=True))

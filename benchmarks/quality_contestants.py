@@ -27,7 +27,7 @@ from PIL import Image
 
 import norbert_store
 from norbert_store import LogScaler, PowerCurve, Quantizer
-from norbert_store.quality._experiment import Original, through_store
+from norbert_store.quality import Original, through_store
 
 CHUNK_FRAMES = 256
 ZSTD_LEVEL = 19

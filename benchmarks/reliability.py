@@ -45,9 +45,8 @@ import numpy as np
 import xarray
 
 import norbert_store
-from norbert_store._check.verify import verify
+from norbert_store import append, verify
 from norbert_store._command.demo_music import write_musdb
-from norbert_store._writer import append
 from norbert_store.errors import NorbertStoreError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))

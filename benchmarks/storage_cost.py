@@ -2,7 +2,7 @@
 
     python benchmarks/storage_cost.py ROOT [--quality 80] [--json OUT]
 
-ROOT holds MUSDB18 or MUSDB18-HQ, or anything in one of their layouts. Each mixture is stored, read back and made audio
+ROOT holds MUSDB18-HQ, or anything in its layout. Each mixture is stored, read back and made audio
 again with its own phase, so that the SNR (dB, over all channels) shows what storage costs and nothing else: the band
 limit, 8 bits and JPEG. Random slices are compared with the whole decoded track, which must be equal, and with the STFT
 of the audio, which must agree to within the error of the whole track.
@@ -17,11 +17,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 import norbert_store
-from norbert_store._export.run import export
-from norbert_store._sources.files import read_stem
-from norbert_store._sources.musdb import TARGETS, musdb_tracks
 
 SLICES_PER_TRACK = 50
 
@@ -36,15 +34,14 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "store.zarr"
-        tracks = musdb_tracks(arguments.root)
-        export(tracks, place, TARGETS, quality=arguments.quality)
+        norbert_store.export_musdb(arguments.root, place, quality=arguments.quality)
         db = norbert_store.open(place)
         rng = np.random.default_rng(0)
         print(f"{'track':<32} {'kB/s':>7} {'SNR dB':>7}   slices equal, largest level error")
-        for source, track in zip(tracks, db, strict=True):
+        for track in db:
             kilobytes = mixture_bytes(place, track) / 1000
-            mixture = np.concatenate(list(read_stem(source.path, "mixture")[1]))
-            resynthesis = track.to_audio("mixture", mixture)
+            mixture, _ = soundfile.read(arguments.root / track.split / track.name / "mixture.wav", dtype="float32")
+            resynthesis = track.to_audio("mixture", mixture=mixture)
             snr = 10 * np.log10((mixture**2).sum() / ((mixture - resynthesis) ** 2).sum())
             equal, error = check_slices(db, track, mixture, rng)
             rows.append({"track": track.name, "kB/s": kilobytes / track.duration, "SNR": float(snr)})
@@ -72,7 +69,7 @@ def check_slices(
     for _ in range(SLICES_PER_TRACK):
         seconds = np.sort(rng.uniform(0, track.duration, 2))
         hertz = np.sort(rng.uniform(0, 16000, 2))
-        labels = {"target": rng.choice(TARGETS), "channel": rng.choice(track.magnitude.channel.values)}
+        labels = {"target": rng.choice(db.targets), "channel": rng.choice(track.magnitude.channel.values)}
         where = {**labels, "time": slice(*seconds), "frequency": slice(*hertz)}
         equal &= np.array_equal(track.magnitude.sel(where).values, whole.sel(where).values)
     exact = np.abs(track.transform.stft.transform(mixture))[:, : len(whole.frequency)]

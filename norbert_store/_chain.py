@@ -8,8 +8,8 @@ spectrogram
     Array (frames, bins, channels).
 
 Each module has a forward and an inverse method, and keeps nothing between calls. The arrays themselves remember which
-steps they went through (`Spectrogram.steps`), and `Coder` writes that into the picture's metadata, so that `modules`
-can build the same chain again in another process.
+steps they went through (`Spectrogram.steps`), and `Coder` writes that into the picture's metadata, so that
+`Coder.modules` can build the same chain again in another process.
 
 References
 ----------
@@ -335,6 +335,13 @@ class Quantizer:
         return remember(from_levels(np.asarray(levels)), _without(levels.steps, "Quantizer"))
 
 
+Module = TF | BandwidthLimiter | LogScaler | PowerScaler | Quantizer
+
+_MODULES: dict[str, type[Module]] = {
+    module.__name__: module for module in (TF, BandwidthLimiter, LogScaler, PowerScaler, Quantizer)
+}
+
+
 @dataclass(frozen=True)
 class Coder:
     """Levels <-> a grey picture that a person can look at: low frequencies at the bottom, time to the right, channels
@@ -419,44 +426,42 @@ class Coder:
         levels = np.ascontiguousarray(stacked.transpose(2, 1, 0))
         return remember(levels, tuple(dict(step) for step in steps)), metadata
 
+    @staticmethod
+    def modules(metadata: Mapping[str, Any]) -> list[Module]:
+        """Build the modules again that a picture's levels came through, in forward order.
 
-Module = TF | BandwidthLimiter | LogScaler | PowerScaler | Quantizer
+        Parameters
+        ----------
+        metadata : mapping
+            The second value of `decode`.
 
-_MODULES: dict[str, type[Module]] = {
-    module.__name__: module for module in (TF, BandwidthLimiter, LogScaler, PowerScaler, Quantizer)
-}
+        Returns
+        -------
+        list of TF, BandwidthLimiter, LogScaler, PowerScaler and Quantizer
+
+        Raises
+        ------
+        ValueError
+            If it names a step that is unknown, or with parameters that don't fit.
+
+        Examples
+        --------
+        >>> Coder.modules({"steps": [{"step": "LogScaler", "range_decibel": 60.0}, {"step": "Quantizer"}]})
+        [LogScaler(reference=1.0, range_decibel=60.0), Quantizer()]
+        """
+        steps = metadata.get("steps", [])
+        if not isinstance(steps, list | tuple):
+            raise ValueError(f"expected a list of objects as the steps, found {steps!r}")
+        return [_module(step) for step in steps]
 
 
-def modules(metadata: Mapping[str, Any]) -> list[Module]:
-    """Build the modules again that a picture's levels came through, in forward order.
-
-    Parameters
-    ----------
-    metadata : mapping
-        The second value of `Coder.decode`.
-
-    Raises
-    ------
-    ValueError
-        If it names a step that is unknown, or with parameters that don't fit.
-
-    Examples
-    --------
-    >>> modules({"steps": [{"step": "LogScaler", "range_decibel": 60.0}, {"step": "Quantizer"}]})
-    [LogScaler(reference=1.0, range_decibel=60.0), Quantizer()]
-    """
-    steps = metadata.get("steps", [])
-    if not isinstance(steps, list | tuple):
-        raise ValueError(f"expected a list of objects as the steps, found {steps!r}")
-    chain = []
-    for step in steps:
-        try:
-            # how long one piece of audio was is no parameter of a transform
-            parameters = {key: value for key, value in step.items() if key not in ("step", "samples")}
-            chain.append(_MODULES[step["step"]](**parameters))
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"the step {step!r} can't be built again: {error!r}") from None
-    return chain
+def _module(step: Step) -> Module:
+    try:
+        # how long one piece of audio was is no parameter of a transform
+        parameters = {key: value for key, value in step.items() if key not in ("step", "samples")}
+        return _MODULES[step["step"]](**parameters)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"the step {step!r} can't be built again: {error!r}") from None
 
 
 def _check_compressed(values: Spectrogram) -> Spectrogram:

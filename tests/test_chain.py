@@ -21,7 +21,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 import norbert_store as norbert
-from norbert_store._chain import Spectrogram, modules, remember
+from norbert_store._chain import Spectrogram, remember
 from norbert_store._picture import FORMATS, write_picture
 from norbert_store._spectra.levels import LogCurve, PowerCurve
 from norbert_store.errors import AudioError, MagnitudeError
@@ -209,7 +209,7 @@ def test_any_audio_keeps_its_shape(samples, channels, n_fft, rate, bandwidth):
     Xm_hat = bw.upsample(ls.unscale(qt.dequantize(levels)))
     assert Xm_hat.shape == Xc.shape
     assert tf.inverse_transform(Xm_hat * np.exp(1j * np.angle(Xc))).shape == (samples, channels)
-    assert modules(metadata) == [tf, norbert.BandwidthLimiter(bandwidth, rate, n_fft), ls, qt]
+    assert norbert.Coder.modules(metadata) == [tf, norbert.BandwidthLimiter(bandwidth, rate, n_fft), ls, qt]
 
 
 # ---- the picture
@@ -255,7 +255,7 @@ def test_metadata_and_steps_come_back(format):  # noqa: A002
         ],
     }
     assert back.steps == Xq.steps == tuple(metadata["steps"])
-    assert modules(metadata) == [tf, norbert.BandwidthLimiter(4000, 16000, 256), ps, qt]
+    assert norbert.Coder.modules(metadata) == [tf, norbert.BandwidthLimiter(4000, 16000, 256), ps, qt]
 
 
 def test_another_process_inverts_the_chain_from_the_file_alone(tmp_path):
@@ -278,12 +278,11 @@ def test_another_process_inverts_the_chain_from_the_file_alone(tmp_path):
 import sys
 import numpy as np
 import norbert_store as norbert
-from norbert_store._chain import modules
 
 phase = np.load("phase.npy")
 for name in sys.argv[1:]:
     levels, metadata = norbert.Coder().decode(name)
-    tf, bw, ls, qt = modules(metadata)
+    tf, bw, ls, qt = norbert.Coder.modules(metadata)
     magnitude = bw.upsample(ls.unscale(qt.dequantize(levels)))
     np.save(f"{name}.npy", tf.inverse_transform(magnitude * np.exp(1j * phase)))
 """
@@ -317,7 +316,7 @@ def test_grey_picture_from_elsewhere_has_one_channel_and_no_steps(name):
     assert np.abs(levels[:, ::-1, 0].T.astype(int) - rows).max() <= (3 if name == "JPEG" else 0)
     assert metadata == {"channels": 1, "steps": []}
     assert levels.steps == ()
-    assert modules(metadata) == []
+    assert norbert.Coder.modules(metadata) == []
     assert norbert.Quantizer().dequantize(levels).shape == (40, 24, 1)
 
 
@@ -368,7 +367,7 @@ def test_metadata_with_steps_that_are_none_is_refused(steps):
 )
 def test_steps_that_cant_be_built_again_are_refused(step):
     with pytest.raises(ValueError, match=r"can't be built again|must be"):
-        modules({"steps": [{"step": "Quantizer"}, step]})
+        norbert.Coder.modules({"steps": [{"step": "Quantizer"}, step]})
 
 
 def test_more_frames_than_a_jpeg_has_columns(tmp_path):

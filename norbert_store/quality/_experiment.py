@@ -1,46 +1,43 @@
 """What storing magnitudes costs: bytes, and how audio sounds that is made of them and a phase that wasn't stored.
 
 An `Original` is prepared once and compared with what any way of storing makes of its magnitudes; `through_store` is one
-such way, this library's. `resumed` does many such comparisons on several processes, and goes on where it was
-interrupted.
+such way, this library's.
 
 Conventions
 -----------
 Audio is (samples, channels), full scale 1.0; magnitudes are (frames, bins, channels), on the scale of
-`norbert_store._spectra.stft`.
+`norbert_store.TF`.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from norbert_store._export.parallel import in_order
+from norbert_store._jpeg.encoder import DEFAULT_EFFORT, DEFAULT_QUALITY
 from norbert_store._lazy import lazy
+from norbert_store._signature import spelled_out
 from norbert_store._spectra.bins import DEFAULT_BANDWIDTH, LinearBins
+from norbert_store._spectra.levels import Curve
 from norbert_store._spectra.stft import Audio, Stft, as_audio
+from norbert_store._store import open as open_store
+from norbert_store._track import Track
+from norbert_store._writer import create
 from norbert_store.errors import AudioError
 from norbert_store.quality._ear import RATE, resampled
 from norbert_store.quality._peaq import Reference
 
-if TYPE_CHECKING:
-    from norbert_store._track import Track
-
 Magnitude = NDArray[np.floating[Any]]
-Key = Mapping[str, Any]
-Row = dict[str, Any]
 
 # 100 dB below the largest magnitude that audio within full scale can have: what is quieter counts as equally quiet
 _FLOOR = 1e-5
@@ -55,7 +52,7 @@ class Scores:
     Parameters
     ----------
     odg, distortion_index : float
-        See `norbert_store.quality._peaq.PeaqResult`.
+        See `norbert_store.quality.PeaqResult`.
     snr : float
         Energy of the original over that of the difference, dB; infinite if they are equal.
     log_spectral_error : float
@@ -109,6 +106,7 @@ class Original:
 
     Examples
     --------
+    >>> import numpy as np
     >>> noise = 0.1 * np.random.default_rng(0).standard_normal((44100, 2))
     >>> original = Original(noise, 44100)
     >>> coarse = 0.01 * np.round(original.magnitude / 0.01)
@@ -204,14 +202,21 @@ def zimtohrli(reference: Audio, test: Audio) -> float:
     return float(np.mean([ear.distance(np.ascontiguousarray(one), np.ascontiguousarray(two)) for one, two in channels]))
 
 
-def through_store(original: Original, **options: Any) -> tuple[int, Magnitude]:
+@spelled_out()
+def through_store(
+    original: Original,
+    *,
+    quality: float = DEFAULT_QUALITY,
+    effort: int = DEFAULT_EFFORT,
+    curve: Curve | None = None,
+) -> tuple[int, Magnitude]:
     """Store an original's magnitudes and read them again.
 
     Parameters
     ----------
     original : Original
-    **options
-        Of `norbert_store.create`: ``quality`` and so on.
+    quality, effort, curve
+        As for `norbert_store.create`.
 
     Returns
     -------
@@ -222,13 +227,12 @@ def through_store(original: Original, **options: Any) -> tuple[int, Magnitude]:
 
     Examples
     --------
+    >>> import numpy as np
     >>> original = Original(0.1 * np.random.default_rng(0).standard_normal((44100, 2)), 44100)
     >>> fine, coarse = (through_store(original, quality=quality)[0] for quality in (90, 70))
     >>> fine > coarse
     True
     """
-    import norbert_store
-
     stems = {"mixture": original.audio if original.mixture is None else original.mixture}
     if original.mixture is not None:
         stems["target"] = original.audio
@@ -236,16 +240,18 @@ def through_store(original: Original, **options: Any) -> tuple[int, Magnitude]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "one.zarr"
         channels = original.audio.shape[1]
-        with norbert_store.create(
+        with create(
             place,
             targets=list(stems),
             channels=channels,
             transform=transform.stft,
             bandwidth=transform.bandwidth,
-            **options,
+            quality=quality,
+            effort=effort,
+            curve=curve,
         ) as writer:
             writer.add("one", stems)
-        track = norbert_store.open(place)["one"]
+        track = open_store(place)["one"]
         size = sum(_chunk_bytes(track, target, channels))
         return size, track.magnitude.sel(target=target).values.transpose(1, 2, 0)
 
@@ -258,53 +264,3 @@ def _chunk_bytes(track: Track, target: str, channels: int) -> Iterator[int]:
         except IndexError:
             return
         yield sum(map(len, set(chunks))) + channels * _CHECKSUM_AND_INDEX_BYTES
-
-
-def resumed(function: Callable[[Key], Key], keys: Sequence[Key], log: Path, executor: Executor) -> Iterator[Row]:
-    """Call a function for each key that a log of earlier calls doesn't know, and write down what it returns.
-
-    Parameters
-    ----------
-    function : callable
-        Takes a key and returns a mapping of plain values; executors of processes must be able to import it.
-    keys : sequence of mapping
-        Of plain values; they tell one call from another.
-    log : Path
-        A line of JSON for each call, key and result in one object; made if it isn't there.
-    executor : concurrent.futures.Executor
-
-    Yields
-    ------
-    dict
-        Key and result. Those that the log knows come first.
-
-    Raises
-    ------
-    Exception
-        The first one that a call raises; what was done before it is in the log.
-    """
-    names = sorted({name for key in keys for name in key})
-    known = {_identity(row, names): row for row in _read_log(log)}
-    missing = [key for key in keys if _identity(key, names) not in known]
-    for key in keys:
-        if _identity(key, names) in known:
-            yield known[_identity(key, names)]
-    with log.open("a") as file:
-        for key, result in zip(missing, in_order(executor, function, missing), strict=True):
-            row = {**key, **result}
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            yield row
-
-
-def _identity(row: Key, names: Sequence[str]) -> str:
-    return json.dumps([row.get(name) for name in names])
-
-
-def _read_log(log: Path) -> list[Row]:
-    """Rows of the log; a last line that was cut off is taken away."""
-    text = log.read_text() if log.exists() else ""
-    whole, _, rest = text.rpartition("\n")
-    if rest:
-        log.write_text(whole + "\n" if whole else "")
-    return [json.loads(line) for line in whole.splitlines()]

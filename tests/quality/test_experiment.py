@@ -1,17 +1,15 @@
-"""The experiment: scores of stored magnitudes, the way through a store, and calls that are resumed."""
+"""The experiment: scores of stored magnitudes, and the way through a store."""
 
 from __future__ import annotations
 
-import json
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import norbert_store
 from norbert_store.errors import AudioError
-from norbert_store.quality._experiment import Original, log_spectral_error, resumed, signal_to_noise, through_store
+from norbert_store.quality import Original, log_spectral_error, signal_to_noise, through_store
 
 RATE = 44100
 SAMPLES = RATE
@@ -106,32 +104,3 @@ def test_measures():
 def test_another_shape_of_the_mixture():
     with pytest.raises(AudioError, match="mixture has shape"):
         Original(sound(), RATE, sound()[:-1])
-
-
-def test_resumed(tmp_path):
-    log, called = tmp_path / "log.jsonl", []
-
-    def square(key):
-        called.append(key["number"])
-        return {"square": key["number"] ** 2}
-
-    def numbers(*wanted):
-        with ThreadPoolExecutor(1) as executor:
-            return [row["square"] for row in resumed(square, [{"number": one} for one in wanted], log, executor)]
-
-    assert numbers(1, 2) == [1, 4]
-    with log.open("a") as file:
-        file.write('{"number": 3, "squ')  # as a killed process leaves it
-    assert numbers(2, 3) == [4, 9]
-    assert called == [1, 2, 3]
-    assert [json.loads(line)["number"] for line in log.read_text().splitlines()] == [1, 2, 3]
-
-
-def test_resumed_keeps_what_was_done_before_an_error(tmp_path):
-    def invert(key):
-        return {"inverse": 1 / key["number"]}
-
-    log, keys = tmp_path / "log.jsonl", [{"number": 2}, {"number": 0}]
-    with ThreadPoolExecutor(1) as executor, pytest.raises(ZeroDivisionError):
-        list(resumed(invert, keys, log, executor))
-    assert [json.loads(line) for line in log.read_text().splitlines()] == [{"number": 2, "inverse": 0.5}]

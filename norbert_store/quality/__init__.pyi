@@ -1,0 +1,9 @@
+from ._experiment import Original as Original
+from ._experiment import Scores as Scores
+from ._experiment import log_spectral_error as log_spectral_error
+from ._experiment import signal_to_noise as signal_to_noise
+from ._experiment import through_store as through_store
+from ._experiment import zimtohrli as zimtohrli
+from ._peaq import PeaqResult as PeaqResult
+from ._peaq import Reference as Reference
+from ._peaq import peaq as peaq
