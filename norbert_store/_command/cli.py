@@ -1,12 +1,14 @@
 """The command ``norbert-store``.
 
-Errors that this library raises on purpose are printed as one line, with exit status 1.
+An option ``--a-b`` is the argument ``a_b`` in Python. Errors that this library raises on purpose are printed as one
+line, with exit status 1; where they name an argument, the option is named.
 """
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +22,9 @@ from norbert_store.errors import NorbertStoreError
 if TYPE_CHECKING:
     from norbert_store._track import Track
 
-_QUALITY_HELP = "From 0 to 100: what is heard of the loss. Ten points more halve the error."
-_EFFORT_HELP = "From 0 to 4: how long to search for fewer bytes at that quality. 0 asks no ear."
+_QUALITY_HELP = "From 0 to 100: how little of the loss is heard. Ten points more halve the error."
+_QUOTED = r"(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)" + r'|(?<!\w)"(?:[^"\\]|\\.)*"(?!\w)'
+_EFFORT_HELP = "From 0 to 4: how long to search for fewer bytes at that quality. 0 uses no model of hearing."
 
 
 def main() -> None:
@@ -31,17 +34,64 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except click.Abort as error:  # click's word for an interrupt from the keyboard
+    except click.Abort as error:  # an interrupt from the keyboard
         why = str(error.__cause__ or "")
         click.echo(f"norbert-store: stopped. {why}" if why else "norbert-store: stopped", err=True)
         sys.exit(130)
-    except (NorbertStoreError, OSError, ValueError, IndexError, ImportError) as error:
-        click.echo(f"norbert-store: {_one_line(error)}", err=True)
-        sys.exit(1)
     sys.exit(status or 0)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Failure(click.ClickException):
+    """An error of this library, in one line."""
+
+    def show(self, file: Any = None) -> None:
+        """Print it."""
+        click.echo(f"norbert-store: {self.message}", file=file, err=True)
+
+
+class _Command(click.Command):
+    """A command whose errors are one line that names its options."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (NorbertStoreError, OSError, ValueError, IndexError, ImportError) as error:
+            options = [one for one in self.params if isinstance(one, click.Option)]
+            raise _Failure(with_options(_one_line(error), options)) from error
+
+
+class _Group(click.Group):
+    command_class = _Command
+    group_class = type
+
+
+def with_options(text: str, options: Sequence[click.Option]) -> str:
+    """Name options as they are typed, where the text of an error names an argument of Python.
+
+    That is where it stands before "=" or "must", and everywhere if it has an underscore. What stands between quotation
+    marks is left as it is: it may be somebody's name.
+
+    Examples
+    --------
+    >>> resume = click.Option(["--resume"], is_flag=True)
+    >>> with_options("give reference=2; resume=True goes on", [click.Option(["--reference"]), resume])
+    'give --reference 2; --resume goes on'
+    """
+    by_name = {option.name: option for option in options if option.name}
+    names = "|".join(map(re.escape, sorted(by_name, key=len, reverse=True)))
+
+    def typed(match: re.Match[str]) -> str:
+        name, after = match["name"], text[match.end() :]
+        if not name or not (match["sign"] or "_" in name or after.startswith(" must ")):
+            return match[0]
+        value_follows = match["sign"] == "=" and after[:1].strip(" .,;:)")
+        return by_name[name].opts[-1] + (" " if value_follows else "")
+
+    return re.sub(rf"{_QUOTED}|(?<![\w-])(?P<name>{names})\b(?P<sign>=True\b|=|)", typed, text) if names else text
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", message="norbert_store %(version)s")
 def cli() -> None:
     """Data sets of spectrograms, as small as their JPEGs and as easy to slice as an xarray."""
@@ -55,9 +105,9 @@ def cli() -> None:
 @click.option("--tracks", default=6, show_default=True, help="Number of tracks.")
 @click.option("--seconds", default=20.0, show_default=True, help="Length of each track.")
 def demo(out: Path, tracks: int, seconds: float) -> None:
-    """Show what a store can do, on music made on the spot.
+    """Show what a store can do, on synthetic music.
 
-    Writes a small data set in the layout of MUSDB18-HQ, its store, a picture and reconstructed vocals into OUT.
+    Writes a small data set in the layout of MUSDB18-HQ, its store, a picture, and vocals made from the store into OUT.
     """
     from norbert_store._command.demo import run_demo
     from norbert_store._command.output import console
@@ -81,14 +131,16 @@ def _export_options(command: Any) -> Any:
             click.option("--quality", default=80.0, show_default=True, help=_QUALITY_HELP),
             click.option("--effort", default=3, show_default=True, help=_EFFORT_HELP),
             click.option("--bandwidth", default=16000.0, show_default=True, help="Highest frequency kept, Hz."),
-            click.option("--n-fft", default=2048, show_default=True, help="Samples in a frame."),
-            click.option("--hop", type=int, help="Samples from a frame to the next.  [default: half a frame]"),
-            click.option("--n-mels", type=int, help="Store so many mel bands instead of linear bins."),
+            click.option("--n-fft", default=2048, show_default=True, help="Samples in a frame of the STFT."),
+            click.option("--hop", type=int, help="Samples from one frame to the next.  [default: half a frame]"),
+            click.option("--n-mels", type=int, help="Store this number of mel bands instead of linear bins."),
             click.option("--reference", default=1.0, show_default=True, help="Largest magnitude that can be stored."),
             click.option("--title", default="", help="Title of the data set."),
+            click.option("--license", default="", help="Licence of the data set."),
+            click.option("--citation", default="", help="How to cite the data set."),
             click.option("--skip-broken", is_flag=True, help="Go on without tracks that can't be read."),
-            click.option("--resume", is_flag=True, help="Go on where an export was interrupted, or add new tracks."),
-            click.option("--workers", type=click.IntRange(1), help="Processes on this machine.  [default: this one]"),
+            click.option("--resume", is_flag=True, help="Continue an export that was interrupted, or add new tracks."),
+            click.option("--workers", type=click.IntRange(1), help="Processes on this machine.  [default: 1]"),
             click.option("--dask", metavar="ADDRESS", help="Scheduler of a Dask cluster that does the work."),
         )
     ):
@@ -101,7 +153,7 @@ def _export_options(command: Any) -> Any:
 def musdb(root: Path, out: str, skip_broken: bool, **options: Any) -> None:
     """Export MUSDB18 or MUSDB18-HQ into a store.
 
-    ROOT holds train and test, with a folder of WAV files per track (HQ) or a .stem.mp4 per track.
+    ROOT holds train and test; in each, a track is a folder of WAV files (HQ) or one .stem.mp4.
     """
     from norbert_store._sources.musdb import TARGETS, musdb_tracks
 
@@ -111,7 +163,7 @@ def musdb(root: Path, out: str, skip_broken: bool, **options: Any) -> None:
 @export.command()
 @_export_options
 def folder(root: Path, out: str, skip_broken: bool, **options: Any) -> None:
-    """Export all audio files below a folder, a track a file."""
+    """Export all audio files below the folder ROOT into a store, one track per file."""
     from norbert_store._sources.layouts import TARGETS, folder_tracks
 
     _export(folder_tracks(root), out, TARGETS, skip_broken, options)
@@ -141,7 +193,7 @@ def _export(tracks: Any, out: str, targets: tuple[str, ...], skip_broken: bool, 
                 **options,
             )
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{out} holds what was done; the same command with --resume goes on") from None
+            raise KeyboardInterrupt(f"{out} holds what was done; the same command with --resume continues") from None
     print_summary(to, summary)
 
 
@@ -196,20 +248,20 @@ def info(store: str, track: str | None) -> None:
 
 @cli.command()
 @click.argument("store")
-@click.option("--quick", is_flag=True, help="Check the bytes of chunks, but don't decode them.")
-@click.option("--workers", type=click.IntRange(1), help="Threads.  [default: as many as there are processors]")
-def verify(store: str, quick: bool, workers: int | None) -> None:
+@click.option("--decode/--no-decode", default=True, help="Also decode all chunks, or only check their bytes.")
+@click.option("--workers", type=click.IntRange(1), help="Number of threads.  [default: that of the processors]")
+def verify(store: str, decode: bool, workers: int | None) -> None:
     """Check that STORE is whole.
 
-    Checked are documents, labels and track table, and presence, checksums, headers and decoding of all chunks. Prints a
-    line for each fault, and exits with status 1 if there is one.
+    Checks the documents and the track table, and of every chunk that it is there, its checksum and header, and that it
+    decodes. Prints a line for each fault; the exit status is 1 if there is one.
     """
     from norbert_store._check.verify import verify as verify_store
     from norbert_store._command.output import check_progress, console, print_report
 
     to = console()
     with check_progress(to) as on_progress:
-        report = verify_store(store, decode=not quick, workers=workers, progress=on_progress)
+        report = verify_store(store, decode=decode, workers=workers, progress=on_progress)
     print_report(to, report)
     sys.exit(0 if report else 1)
 
@@ -217,14 +269,16 @@ def verify(store: str, quick: bool, workers: int | None) -> None:
 @cli.command()
 @click.argument("store")
 @click.option(
-    "--audio-root", type=click.Path(path_type=Path), help="Folder with the audio, if it was moved since the export."
+    "--audio-root",
+    type=click.Path(path_type=Path),
+    help="Folder below which the audio is now, if it was moved since the export.",
 )
-@click.option("--drop", is_flag=True, help="Take tracks out of the store that can't be made again.")
+@click.option("--drop", is_flag=True, help="Remove tracks from the store that can't be repaired.")
 def repair(store: str, audio_root: Path | None, drop: bool) -> None:
-    """Make what is damaged in STORE again.
+    """Repair what is damaged in STORE.
 
-    Chunks are encoded again from the audio that the store was made of; nobody should read the store meanwhile. Exits
-    with status 1 if the store isn't whole after that.
+    Damaged chunks are encoded again from the audio that the store was made of. Nobody should read the store meanwhile.
+    The exit status is 1 if the store isn't whole afterwards.
     """
     from norbert_store._check.repair import repair as repair_store
     from norbert_store._command.output import console, print_report, repair_progress
@@ -239,24 +293,24 @@ def repair(store: str, audio_root: Path | None, drop: bool) -> None:
 @cli.command()
 @click.argument("store")
 @click.argument("track")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Picture: .png, .pdf, .svg, ...")
-def plot(store: str, track: str, output: Path) -> None:
-    """Draw the spectrograms of a TRACK in STORE."""
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Picture: .png, .pdf, .svg, ...")
+def plot(store: str, track: str, out: Path) -> None:
+    """Draw the spectrograms of one TRACK of STORE."""
     from norbert_store._show import save_plot
     from norbert_store._store import open as open_store
 
-    save_plot(_track(open_store(store), track), output)
-    click.echo(f"wrote {output}")
+    save_plot(_track(open_store(store), track), out)
+    click.echo(f"wrote {out}")
 
 
-@cli.command()
+@cli.command("to-audio")
 @click.argument("store")
 @click.argument("track")
-@click.option("--target", required=True, help="Which stem, for example vocals.")
+@click.option("--target", required=True, help="Such as vocals.")
 @click.option("--mixture", type=click.Path(path_type=Path), help="Audio of the mixture.  [default: the track's source]")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Audio file: .wav, .flac, ...")
-def reconstruct(store: str, track: str, target: str, mixture: Path | None, output: Path) -> None:
-    """Make audio of a target's magnitudes.
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Audio file: .wav, .flac, ...")
+def to_audio(store: str, track: str, target: str, mixture: Path | None, out: Path) -> None:
+    """Make audio from the magnitudes of one target of TRACK in STORE.
 
     The phase is that of the mixture.
     """
@@ -264,26 +318,26 @@ def reconstruct(store: str, track: str, target: str, mixture: Path | None, outpu
     from norbert_store._sources.files import check_output, write_audio
     from norbert_store._store import open as open_store
 
-    check_output(output)
+    check_output(out)
     chosen = _track(open_store(store), track)
-    write_audio(output, resynthesize(chosen, chosen.require_target(target), mixture), chosen.rate, len(chosen.channels))
-    click.echo(f"wrote {output}, {chosen.duration:.1f} s of {target}")
+    write_audio(out, resynthesize(chosen, chosen.require_target(target), mixture), chosen.rate, len(chosen.channels))
+    click.echo(f"wrote {out}, {chosen.duration:.1f} s of {target}")
 
 
 @cli.command()
 @click.argument("store")
 @click.argument("track")
-@click.option("--method", default="wiener", show_default=True, help="wiener, softmask, irm or ibm.")
-@click.option("--iterations", default=1, show_default=True, help="Of expectation maximization, for wiener.")
+@click.option("--method", default="wiener", show_default=True, help="One of wiener, softmask, irm and ibm.")
+@click.option("--iterations", default=1, show_default=True, help="Iterations of expectation maximization, for wiener.")
 @click.option("--mixture", type=click.Path(path_type=Path), help="Audio of the mixture.  [default: the track's source]")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder, for a file per target.")
-@click.option("--format", "suffix", default="wav", show_default=True, help="wav, flac, ...")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for one file per target.")
+@click.option("--format", "suffix", default="wav", show_default=True, help="Suffix of the files: wav, flac, ...")
 def separate(
-    store: str, track: str, method: str, iterations: int, mixture: Path | None, output: Path, suffix: str
+    store: str, track: str, method: str, iterations: int, mixture: Path | None, out: Path, suffix: str
 ) -> None:
-    """Separate a mixture by the magnitudes of its targets.
+    """Separate the mixture of TRACK by the magnitudes in STORE.
 
-    Writes a file for each target of TRACK in STORE, but for the mixture.
+    Writes one file for each target of the track except the mixture.
     """
     from contextlib import ExitStack
 
@@ -299,12 +353,12 @@ def separate(
         for blocks in separate_track(chosen, mixture, method, iterations=iterations):
             for target, block in blocks.items():
                 if target not in files:
-                    output.mkdir(parents=True, exist_ok=True)
-                    place = output / f"{target}.{suffix}"
+                    out.mkdir(parents=True, exist_ok=True)
+                    place = out / f"{target}.{suffix}"
                     files[target] = stack.enter_context(open_output(place, chosen.rate, len(chosen.channels)))
                 files[target].write(block)
             on_progress(len(block) / chosen.rate)
-    click.echo(f"wrote {', '.join(f'{target}.{suffix}' for target in files)} to {output}")
+    click.echo(f"wrote {', '.join(f'{target}.{suffix}' for target in files)} to {out}")
 
 
 # ---- shared by commands

@@ -196,7 +196,8 @@ def export(
             run.check_complete()
         except (AudioError, MagnitudeError, SourceError, TrackError) as error:
             raise type(error)(
-                f"{error}. {out} holds what was done before: resume goes on there, skip_broken leaves such tracks out"
+                f"{error}. {out} holds what was done before: resume=True continues there, skip_broken=True leaves out "
+                "such tracks"
             ) from error
     return run.summary(storage)
 

@@ -16,26 +16,25 @@ import soundfile
 from click.testing import CliRunner
 
 import norbert_store
-from norbert_store._check.verify import verify
+from norbert_store import export_musdb, verify
 from norbert_store._command import cli
 from norbert_store._command.demo_music import TITLES, write_musdb
-from norbert_store._sources.musdb import export_musdb
 
 RATE = 16000
 NAMES = [name for split in ("train", "test") for where, name in sorted(TITLES[:3]) if where == split]
 HOSTILE = "[red]a[/red] :star: <b> $x$ \\[bold] - [/]"
 
 COMMANDS = {
-    "": ["demo", "export", "info", "plot", "reconstruct", "repair", "verify", "--version"],
+    "": ["demo", "export", "info", "plot", "to-audio", "repair", "verify", "--version"],
     "demo": ["[OUT]", "--tracks", "--seconds"],
     "export": ["folder", "musdb"],
     "export musdb": ["ROOT OUT", "--quality", "--effort", "--bandwidth", "--n-fft", "--n-mels", "--skip-broken"],
-    "export folder": ["ROOT OUT", "--reference", "--title", "--skip-broken"],
+    "export folder": ["ROOT OUT", "--reference", "--title", "--license", "--citation", "--skip-broken"],
     "info": ["STORE [TRACK]"],
-    "verify": ["STORE", "status 1", "--quick", "--workers"],
-    "repair": ["STORE", "status 1", "--audio-root", "--drop"],
-    "plot": ["STORE TRACK", "-o, --output"],
-    "reconstruct": ["STORE TRACK", "--target", "--mixture", "-o, --output"],
+    "verify": ["STORE", "status is 1", "--no-decode", "--workers"],
+    "repair": ["STORE", "status is 1", "--audio-root", "--drop"],
+    "plot": ["STORE TRACK", "-o, --out"],
+    "to-audio": ["STORE TRACK", "--target", "--mixture", "-o, --out"],
 }
 
 
@@ -126,7 +125,7 @@ def test_version(run):
         (["export", "musdb", "root", "out", "--quality", "good"], "'good' is not a valid float"),
         (["export", "musdb", "root", "out", "--speed", "1"], "No such option"),
         (["plot", "x.zarr", "0"], "Missing option '-o'"),
-        (["reconstruct", "x.zarr", "0", "-o", "x.wav"], "Missing option '--target'"),
+        (["to-audio", "x.zarr", "0", "-o", "x.wav"], "Missing option '--target'"),
         (["demo", "--tracks", "1.5"], "'1.5' is not a valid integer"),
         ([], "norbert-store [OPTIONS] COMMAND [ARGS]..."),
     ],
@@ -193,12 +192,14 @@ def test_export_errors(fails, here):
     assert "there is no folder nowhere" in fails("export", "folder", "nowhere", "new.zarr")
     assert "musdb/train holds no tracks of MUSDB18" in fails("export", "musdb", "musdb/train", "new.zarr")
     assert "x.zarr holds no audio files" in fails("export", "folder", "x.zarr", "new.zarr")
-    assert "quality must be" in fails("export", "musdb", "musdb", "new.zarr", "--quality", "101")
+    assert "--quality must be" in fails("export", "musdb", "musdb", "new.zarr", "--quality", "101")
     assert "use a hop of at most" in fails("export", "musdb", "musdb", "new.zarr", "--hop", "4096")
     assert not (here / "new.zarr").exists()
     (here / "file").touch()
     fails("export", "musdb", "musdb", "file/new.zarr")
-    assert "create the store with reference=" in fails("export", "musdb", "musdb", "low.zarr", "--reference", "0.01")
+    low = fails("export", "musdb", "musdb", "low.zarr", "--reference", "0.01")
+    assert "--resume continues there, --skip-broken leaves" in low
+    assert "create the store with --reference 0." in low
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes everywhere")
@@ -209,6 +210,29 @@ def test_a_folder_that_cannot_be_written_is_an_error(fails, here):
         assert "Permission denied" in fails("plot", "x.zarr", "0", "-o", "x.png")
     finally:
         here.chmod(0o700)
+
+
+def test_errors_name_options_as_they_are_typed(fails, here):
+    (here / "musdb").rename(here / "moved")
+    assert fails("to-audio", "x.zarr", "0", "--target", "drums", "-o", "x.wav").endswith("; give --mixture\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("give mixture=", "give --mixture"),
+        ("skip_broken leaves them out, resume=True goes on", "--skip-broken leaves them out, --resume goes on"),
+        ("n_fft must be above 0, found n_fft=-1", "--n-fft must be above 0, found --n-fft -1"),
+        ("use a hop of at most 5; resume it", "use a hop of at most 5; resume it"),
+        ("there isn't a track 'mixture=' or \"hop=1, it's\"; it won't hop=2", None),
+        ("the_n_fft=3, --n-fft and my-hop=2", "the_n_fft=3, --n-fft and my-hop=2"),
+    ],
+)
+def test_arguments_in_texts_of_errors_become_options(text, expected):
+    named = ("mixture", "n-fft", "hop", "skip-broken", "resume")
+    options = [cli.click.Option([f"--{name}"], is_flag=name in ("skip-broken", "resume")) for name in named]
+    assert cli.with_options(text, options) == (expected or text.replace("won't hop=2", "won't --hop 2"))
+    assert cli.with_options(text, []) == text
 
 
 # ---- info
@@ -308,7 +332,7 @@ def test_markup_in_names_is_kept_by_the_other_commands(run, fails, hostile):
     assert run("verify", hostile) == (0, "[x].zarr is whole\n", "")
     assert run("plot", hostile, "1", "-o", "[b]:star:.png") == (0, "wrote [b]:star:.png\n", "")
     assert f"has no track {HOSTILE!r}" in fails("plot", hostile, HOSTILE, "-o", "x.png")
-    assert f"it has {HOSTILE!r}, 'vocals'" in fails("reconstruct", hostile, "0", "--target", "[b]", "-o", "x.wav")
+    assert f"it has {HOSTILE!r}, 'vocals'" in fails("to-audio", hostile, "0", "--target", "[b]", "-o", "x.wav")
 
 
 def test_a_narrow_terminal_folds_names_but_cuts_nothing_off(run, here, monkeypatch):
@@ -339,7 +363,7 @@ def test_verify_prints_a_line_for_each_fault(run, here):
     lost = f"x.zarr: track {NAMES[2]!r}, target 'drums', channel {{!r}}, packed chunk 128, magnitude/c/1/0/2/0"
     assert faults[2:] == [f"{lost.format(channel)}: the file is missing" for channel in ("left", "right")]
     assert last == "x.zarr: 4 faults"
-    assert run("verify", "x.zarr", "--quick", "--workers", 1) == (status, out, err)
+    assert run("verify", "x.zarr", "--no-decode", "--workers", 1) == (status, out, err)
 
 
 def test_verify_where_there_is_no_store(fails, here):
@@ -379,7 +403,7 @@ def test_repair_where_there_is_no_store(fails, here):
     assert "there is no store at nowhere" in fails("repair", "nowhere")
 
 
-# ---- plot and reconstruct
+# ---- plot and to-audio
 
 
 def test_plot(run, fails, here):
@@ -390,17 +414,17 @@ def test_plot(run, fails, here):
     assert "there is none at position 9" in fails("plot", "x.zarr", "9", "-o", "y.png")
 
 
-def test_reconstruct_with_the_phase_of_the_source(run, here):
-    status, out, err = run("reconstruct", "x.zarr", NAMES[0], "--target", "drums", "-o", "drums.wav")
+def test_to_audio_with_the_phase_of_the_source(run, here):
+    status, out, err = run("to-audio", "x.zarr", NAMES[0], "--target", "drums", "-o", "drums.wav")
     assert (status, out, err) == (0, "wrote drums.wav, 0.5 s of drums\n", "")
     found, rate = soundfile.read("drums.wav", dtype="float32")
     assert rate == RATE
     assert np.array_equal(found, norbert_store.open("x.zarr")[0].to_audio("drums"))
 
 
-def test_reconstruct_with_a_given_mixture(run, fails, here):
+def test_to_audio_with_a_given_mixture(run, fails, here):
     shutil.move(here / "musdb", here / "elsewhere")
-    arguments = ("reconstruct", "x.zarr", "0", "--target", "drums", "-o", "drums.wav")
+    arguments = ("to-audio", "x.zarr", "0", "--target", "drums", "-o", "drums.wav")
     assert f"the source of track '{NAMES[0]}' isn't there" in fails(*arguments)
     mixture = f"elsewhere/train/{NAMES[0]}/mixture.wav"
     assert run(*arguments, "--mixture", mixture) == (0, "wrote drums.wav, 0.5 s of drums\n", "")
@@ -408,11 +432,11 @@ def test_reconstruct_with_a_given_mixture(run, fails, here):
     assert np.corrcoef(soundfile.read("drums.wav")[0].ravel(), original.ravel())[0, 1] > 0.8
 
 
-def test_reconstruct_errors(fails, here):
-    arguments = ("reconstruct", "x.zarr", "0", "--target", "vocals")
+def test_to_audio_errors(fails, here):
+    arguments = ("to-audio", "x.zarr", "0", "--target", "vocals")
     soundfile.write("short.wav", np.zeros((100, 2)), RATE)
     soundfile.write("rate.wav", np.zeros((8000, 2)), 8000)
-    assert "has no target 'piano'; it has" in fails("reconstruct", "x.zarr", "0", "--target", "piano", "-o", "x.wav")
+    assert "has no target 'piano'; it has" in fails("to-audio", "x.zarr", "0", "--target", "piano", "-o", "x.wav")
     assert "the mixture is 100 samples x 2 channels" in fails(*arguments, "--mixture", "short.wav", "-o", "x.wav")
     assert "has 8000 samples per second" in fails(*arguments, "--mixture", "rate.wav", "-o", "x.wav")
     assert "there is no file no.wav" in fails(*arguments, "--mixture", "no.wav", "-o", "x.wav")
@@ -494,7 +518,7 @@ def test_ctrl_c_ends_an_export_without_a_traceback_and_leaves_a_whole_store(tmp_
     assert (process.returncode, out, err.strip()) == (
         130,
         "",
-        f"norbert-store: stopped. {store} holds what was done; the same command with --resume goes on",
+        f"norbert-store: stopped. {store} holds what was done; the same command with --resume continues",
     )
     assert 5 <= len(norbert_store.open(store)) < 4000
     assert verify(store)
@@ -544,7 +568,7 @@ def test_ctrl_c_ends_all_workers_and_the_export_can_go_on(run, music):
     assert (process.returncode, out, err.strip()) == (
         130,
         "",
-        "norbert-store: stopped. x.zarr holds what was done; the same command with --resume goes on",
+        "norbert-store: stopped. x.zarr holds what was done; the same command with --resume continues",
     )
 
     def group_is_gone():

@@ -328,7 +328,7 @@ def test_error_in_a_bundle_keeps_what_is_before_it(root, tracks, whole, executor
     listed = [*tracks[:4], SourceTrack("loud", "", loud, {"mixture": loud}, {"number": -1}), *tracks[4:]]
     path = root / f"{request.node.name}.zarr"
     with pytest.raises(
-        MagnitudeError, match="track 'loud': target 'mixture' has a magnitude of .*resume goes on there"
+        MagnitudeError, match="track 'loud': target 'mixture' has a magnitude of .*resume=True continues there"
     ):
         export(listed, path, TARGETS, executor=executor, **OPTIONS)
     assert norbert_store.open(path).names == [f"track {i}" for i in range(4)]

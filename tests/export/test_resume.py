@@ -260,7 +260,9 @@ def test_what_is_before_a_broken_track_stays_and_it_can_be_mended(root, good, pa
         else:
             soundfile.write(file, np.full((1000, 2), 300.0), RATE, subtype="FLOAT")
         for resume in (False, True):
-            with pytest.raises(NorbertStoreError, match=r"track 'track 3'.*holds what was done before: resume goes on"):
+            with pytest.raises(
+                NorbertStoreError, match=r"track 'track 3'.*holds what was done before: resume=True continues"
+            ):
                 export(good, path, TARGETS, resume=resume, **options)
             assert assert_beginning(path, good, expected) == 3
     finally:
@@ -292,7 +294,7 @@ def test_source_that_vanishes_meanwhile(root, good, path, whole):
             good[4].path.rename(away)
 
     try:
-        with pytest.raises(SourceError, match=r"track 'track 4': there is no file .*resume goes on"):
+        with pytest.raises(SourceError, match=r"track 'track 4': there is no file .*resume=True continues"):
             export(good, path, TARGETS, on_progress=on_progress, **OPTIONS)
         assert assert_beginning(path, good, expected) == 4
     finally:
