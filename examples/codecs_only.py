@@ -13,18 +13,21 @@ import sys
 import tempfile
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import numcodecs
 import numpy as np
 import xarray
 import zarr
 
-from norbert_store import Mel
-from norbert_store._spectra.bins import stored_transform
+from norbert_store import TF
 from norbert_store.codecs import Jpeg, Quantize, ZarrJpeg, ZarrQuantize, encoding
 
 RATE = 22050
-CHUNKS = (256, 128)
+N_FFT = 2048
+HOP = 512
+BANDS = 128
+CHUNKS = (256, BANDS)
 
 READ_ZARR = """
 import sys
@@ -43,13 +46,20 @@ numpy.save(sys.argv[2], dataset["mel"].values)
 
 
 def chirp_mel() -> np.ndarray:
-    """Mel spectrogram of a rising tone and a little noise, as float32 (frames, 128)."""
+    """Mel spectrogram of a rising tone and a little noise, as float32 (frames, bands)."""
     seconds = np.arange(20 * RATE) / RATE
     chirp = np.sin(2 * np.pi * (100 * seconds + 150 * seconds**2)) * (0.6 + 0.4 * np.sin(2 * np.pi * seconds))
     audio = 0.5 * chirp + 0.01 * np.random.default_rng(0).standard_normal(len(seconds))
-    bands = stored_transform(Mel(n_mels=128, rate=RATE, n_fft=2048, hop=512), bandwidth=RATE / 2)
-    spectrum = bands.stft.transform(audio.astype(np.float32))
-    return bands.reduce(np.abs(spectrum[:, :, 0]))
+    magnitude = np.abs(TF(rate=RATE, n_fft=N_FFT, hop=HOP).transform(audio))[:, :, 0]
+    return np.asarray(magnitude @ mel_triangles().T, dtype=np.float32)
+
+
+def mel_triangles() -> np.ndarray:
+    """Weights (bands, bins), evenly spaced on the mel scale, the sum of each band 1."""
+    mel = 2595 * np.log10(1 + np.arange(N_FFT // 2 + 1) * RATE / N_FFT / 700)
+    edges = np.linspace(0, mel[-1], BANDS + 2)
+    triangles = np.stack([np.interp(mel, edges[i : i + 3], [0, 1, 0]) for i in range(BANDS)])
+    return triangles / np.maximum(triangles.sum(axis=1, keepdims=True), 1e-12)
 
 
 def write_zarr_2(path: Path, mel: np.ndarray, compressor: numcodecs.abc.Codec) -> None:
@@ -67,7 +77,7 @@ def write_zarr_2(path: Path, mel: np.ndarray, compressor: numcodecs.abc.Codec) -
     array[...] = mel
 
 
-def write_zarr_3(path: Path, mel: np.ndarray, serializer: ZarrJpeg | dict[str, object]) -> None:
+def write_zarr_3(path: Path, mel: np.ndarray, serializer: Any) -> None:
     """Write an array of zarr format 3: a filter, and the picture as its serializer."""
     array = zarr.create_array(
         path,
@@ -91,7 +101,7 @@ def write_xarray(path: Path, mel: np.ndarray, zarr_format: int) -> None:
         # xarray would read a _FillValue of 0 as missing data: give none, and zarr fills up with 0
         filters = [Quantize(reference=reference)]
         how = {"chunks": CHUNKS, "filters": filters, "compressors": Jpeg(), "_FillValue": None}
-    time = np.arange(len(mel)) * 512 / RATE
+    time = np.arange(len(mel)) * HOP / RATE
     dataset = xarray.Dataset({"mel": (("time", "band"), mel)}, {"time": time})
     dataset.to_zarr(path, zarr_format=zarr_format, consolidated=False, encoding={"mel": how})
 

@@ -2,18 +2,20 @@
 
     python examples/decode_elsewhere.py [STORE]
 
-Without STORE, a small one is made of synthetic music. Pillow comes with norbert_store; the others are tried where they
-are installed: TensorFlow (pip install 'norbert_store[tensorflow]') and TorchCodec from 0.16 on (pip install torchcodec,
-beside PyTorch). The levels are the same, bit for bit, if the decoder's inverse cosine transform is libjpeg's accurate
-one; TensorFlow's has to be asked for.
+Without STORE, the one that `norbert-store demo` makes is taken, and made where it isn't there yet.
+
+Pillow comes with norbert_store; the others are tried where they are installed: TensorFlow (pip install
+'norbert_store[tensorflow]') and TorchCodec from 0.16 on (pip install torchcodec, beside PyTorch). The levels are the
+same, bit for bit, if the decoder's inverse cosine transform is libjpeg's accurate one, which TensorFlow has to be asked
+for.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,6 @@ import numpy as np
 from PIL import Image
 
 import norbert_store
-from norbert_store._command.demo_music import write_musdb
 
 Decoder = Callable[[bytes], np.ndarray]
 """From a JPEG to levels (frames, bins), uint8."""
@@ -46,12 +47,12 @@ def torchcodec() -> Decoder:
     return lambda jpeg: decode_jpeg(jpeg, mode="GRAY").numpy()[0]
 
 
-ACCURATE = {
+ACCURATE: dict[str, Callable[[], Decoder]] = {
     "Pillow": pillow,
     "TensorFlow, INTEGER_ACCURATE": partial(tensorflow, "INTEGER_ACCURATE"),
     "TorchCodec": torchcodec,
 }
-OTHERS = {"TensorFlow, as it comes": partial(tensorflow, "")}
+OTHERS: dict[str, Callable[[], Decoder]] = {"TensorFlow, as it comes": partial(tensorflow, "")}
 
 
 def decode(track: norbert_store.Track, target: str, channel: str, decoder: Decoder) -> np.ndarray:
@@ -83,11 +84,7 @@ def main(store: Path) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        if len(sys.argv) > 1:
-            store = Path(sys.argv[1])
-        else:
-            write_musdb(Path(folder) / "musdb", tracks=1, seconds=20)
-            store = Path(folder) / "musdb.zarr"
-            norbert_store.export_musdb(Path(folder) / "musdb", store)
-        main(store)
+    demo = Path("norbert-store-demo")
+    if len(sys.argv) == 1 and not demo.exists():
+        subprocess.run(["norbert-store", "demo", demo], check=True)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else demo / "musdb.zarr")

@@ -2,26 +2,28 @@
 
     python examples/encode_decode.py [AUDIO [FOLDER]]
 
-Without AUDIO, a track of synthetic music is made; without FOLDER, a temporary one is, and stays. The picture and the
-reconstruction are written there.
+The picture and the reconstruction are written to FOLDER; without it, a temporary one is made, and stays. Without AUDIO,
+a mixture of the data set that `norbert-store demo` makes is taken; that is made where it isn't there yet.
 """
 
+from __future__ import annotations
+
 import contextlib
+import subprocess
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
 
 import norbert_store as norbert
-from norbert_store._chain import modules
-from norbert_store._command.demo_music import compose
 
 
-def encode_decode(audio_file):
+def encode_decode(audio_file: Path) -> tuple[float, dict[str, float], np.ndarray]:
     # fmt: off
     audio, rate = sf.read(audio_file)
 
@@ -52,10 +54,10 @@ def encode_decode(audio_file):
     # fmt: on
 
     # the same way back from earlier turning points, to tell what each step costs
-    def snr(magnitude):
+    def snr(magnitude: np.ndarray) -> float:
         reconstruction = tf.inverse_transform(np.multiply(bw.upsample(magnitude), np.exp(1j * np.angle(Xc))))
         reference = audio.reshape(reconstruction.shape)  # one channel comes back as a column
-        return 10 * np.log10(np.sum(reference**2) / np.sum((reference - reconstruction) ** 2))
+        return float(10 * np.log10(np.sum(reference**2) / np.sum((reference - reconstruction) ** 2)))
 
     # TF() takes 44,100 Hz for granted, so at another rate 16 kHz means another frequency
     report = {
@@ -67,15 +69,15 @@ def encode_decode(audio_file):
     return len(audio) / rate, report, Xm_hat
 
 
-def magnitude_from(picture):
+def magnitude_from(picture: Path) -> tuple[list[Any], np.ndarray]:
     """All that another process needs is the picture: its metadata tells the steps that led to it."""
     levels, metadata = norbert.Coder().decode(picture)
-    chain = modules(metadata)
+    chain: list[Any] = norbert.Coder.modules(metadata)
     _, bw, ls, qt = chain
     return chain, bw.upsample(ls.unscale(qt.dequantize(levels)))
 
 
-def main(audio_file, folder):
+def main(audio_file: Path, folder: Path) -> None:
     with contextlib.chdir(folder):
         seconds, report, magnitude = encode_decode(audio_file)
     picture = folder / "quantized_image.jpg"
@@ -100,9 +102,8 @@ def main(audio_file, folder):
 if __name__ == "__main__":
     folder = Path(sys.argv[2] if len(sys.argv) > 2 else tempfile.mkdtemp()).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    if len(sys.argv) > 1:
-        audio_file = Path(sys.argv[1]).resolve()
-    else:
-        audio_file = folder / "original.wav"
-        sf.write(audio_file, compose(0)["mixture"], 44100)
-    main(audio_file, folder)
+    demo = Path("norbert-store-demo")
+    if len(sys.argv) == 1 and not demo.exists():
+        subprocess.run(["norbert-store", "demo", demo], check=True)
+    audio_file = Path(sys.argv[1]) if len(sys.argv) > 1 else min(demo.glob("musdb/train/*/mixture.wav"))
+    main(audio_file.resolve(), folder)

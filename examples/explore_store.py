@@ -2,18 +2,17 @@
 
     python examples/explore_store.py [STORE]
 
-Without STORE, a small one is made of synthetic music.
+Without STORE, the one that `norbert-store demo` makes is taken, and made where it isn't there yet.
 """
 
+import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import xarray
 
 import norbert_store
-from norbert_store._command.demo_music import write_musdb
 
 
 def loudest_tracks(db: norbert_store.Store) -> None:
@@ -49,15 +48,15 @@ def one_slice(db: norbert_store.Store) -> None:
     print(f"  largest magnitude {peak.item():.4f} at {peak.time.item():.2f} s, {peak.frequency.item():.0f} Hz")
 
 
+def main(store: Path) -> None:
+    db = norbert_store.open(store)
+    loudest_tracks(db)
+    mean_spectra(db)
+    one_slice(db)
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        if len(sys.argv) > 1:
-            place = Path(sys.argv[1])
-        else:
-            write_musdb(Path(folder) / "musdb", tracks=4, seconds=10)
-            place = Path(folder) / "musdb.zarr"
-            norbert_store.export_musdb(Path(folder) / "musdb", place)
-        db = norbert_store.open(place)
-        loudest_tracks(db)
-        mean_spectra(db)
-        one_slice(db)
+    demo = Path("norbert-store-demo")
+    if len(sys.argv) == 1 and not demo.exists():
+        subprocess.run(["norbert-store", "demo", demo], check=True)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else demo / "musdb.zarr")

@@ -2,22 +2,24 @@
 
     python examples/export_musdb18.py [ROOT [OUT]]
 
-Without ROOT, a small data set of synthetic music takes MUSDB18's place.
+Without ROOT, the data set that `norbert-store demo` makes is taken, and made where it isn't there yet. Without OUT, the
+store is temporary.
 """
 
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import norbert_store
-from norbert_store._command.demo_music import write_musdb
 
 
 def main(root: Path, out: Path) -> None:
-    # every track that is begun calls this, so a notebook or a log can show progress in its own way
-    def on_progress(progress):
-        if progress.track:
-            print(f"{progress.done + 1:>3} of {progress.tracks}  {progress.track}")
+    # called when a track begins, so that a notebook or a log can show progress in its own way
+    def on_progress(now: Any) -> None:
+        if now.track:
+            print(f"{now.done + 1:>3} of {now.tracks}  {now.track}")
 
     summary = norbert_store.export_musdb(root, out, on_progress=on_progress, title="MUSDB18")
     print(f"\n{summary.tracks} tracks, {summary.audio_seconds / 60:.1f} minutes, {summary.speed:.0f} x real time")
@@ -34,10 +36,9 @@ def main(root: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
+    demo = Path("norbert-store-demo")
+    if len(sys.argv) == 1 and not demo.exists():
+        subprocess.run(["norbert-store", "demo", demo], check=True)
     with tempfile.TemporaryDirectory() as folder:
-        if len(sys.argv) > 1:
-            musdb = Path(sys.argv[1])
-        else:
-            musdb = Path(folder) / "musdb"
-            write_musdb(musdb, tracks=3, seconds=10)
-        main(musdb, Path(sys.argv[2]) if len(sys.argv) > 2 else Path(folder) / "musdb.zarr")
+        root = Path(sys.argv[1]) if len(sys.argv) > 1 else demo / "musdb"
+        main(root, Path(sys.argv[2]) if len(sys.argv) > 2 else Path(folder) / "musdb.zarr")

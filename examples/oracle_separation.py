@@ -2,10 +2,11 @@
 
     python examples/oracle_separation.py [ROOT [OUT]] [--qualities 60 70 80 90] [--museval] [--workers 2]
 
-For every track of a data set in MUSDB18's layouts, three oracles (ideal binary mask, ideal ratio mask, multichannel
-Wiener filter) separate the mixture, once by the exact magnitudes of the stems, and once by those of a store of each
-quality. Scores: SDR as in BSS Eval v4 (median over frames of a second), and SI-SDR over the whole track, in dB, mean
-over channels. Without ROOT, synthetic music takes MUSDB18's place.
+For every track of a data set in the layout of MUSDB18-HQ, three oracles (ideal binary mask, ideal ratio mask,
+multichannel Wiener filter) separate the mixture, once by the exact magnitudes of the stems, and once by those of a
+store of each quality. Scores: SDR as in BSS Eval v4 (median over frames of a second), and SI-SDR over the whole track,
+in dB, mean over channels. Without ROOT, the data set that `norbert-store demo` makes is taken, and made where it isn't
+there yet.
 
 BSS Eval's SDR of images is the energy of the true stem over that of the error, so it needs none of the filters that
 make BSS Eval slow. With --museval, the package museval computes it all the same (a minute and more for each track and
@@ -23,24 +24,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import soundfile
 from rich.console import Console
 from rich.progress import track as progress
 from rich.table import Table
 
 import norbert_store
 from norbert_store import TF
-from norbert_store._command.demo_music import write_musdb
-from norbert_store._sources.files import read_stem
-from norbert_store._sources.musdb import TARGETS, musdb_tracks
 from norbert_store.filters import apply_mask, ideal_binary_mask, ideal_ratio_mask, wiener
 
+TARGETS = ("drums", "bass", "other", "vocals")
 METHODS = {"ibm": "ideal binary mask", "irm": "ideal ratio mask", "wiener": "Wiener filter"}
 EXACT = "exact"
+
+Row = dict[str, Any]
 
 
 def exact_estimates(mixture: np.ndarray, stems: dict[str, np.ndarray], rate: int, method: str) -> dict[str, np.ndarray]:
@@ -85,28 +90,33 @@ def si_sdr(stem: np.ndarray, estimate: np.ndarray) -> float:
     return float(np.mean(10 * np.log10((target**2).sum(0) / ((found[:, audible] - target) ** 2).sum(0))))
 
 
-def score(root: Path, store: Path | None, quality: str, position: int, with_museval: bool) -> list[dict]:
-    """Score all methods on one track, by exact magnitudes or by those of a store."""
-    source = musdb_tracks(root)[position]
-    rate = source.info().rate
-    audio = {target: np.concatenate(list(read_stem(source.path, target)[1])) for target in TARGETS}
-    mixture = audio.pop("mixture")
+def read(folder: Path, target: str) -> np.ndarray:
+    """Audio (samples, channels) of one target of a track."""
+    return soundfile.read(folder / f"{target}.wav", dtype="float32", always_2d=True)[0]
+
+
+def score(folder: Path, store: Path | None, quality: str, with_museval: bool) -> list[Row]:
+    """Score all methods on the track that a folder holds, by exact magnitudes or by those of a store."""
+    rate = soundfile.info(folder / "mixture.wav").samplerate
+    mixture = read(folder, "mixture")
+    audio = {target: read(folder, target) for target in TARGETS if (folder / f"{target}.wav").exists()}
     stems = {target: stem for target, stem in audio.items() if stem.any()}
     rows = []
     for method in METHODS:
         if store is None:
             estimates = exact_estimates(mixture, stems, rate, method)
         else:
-            track = norbert_store.open(store)[source.name]
-            estimates = track.separate(mixture, method, targets=list(stems), block_seconds=track.duration + 1)
+            track = norbert_store.open(store)[folder.name]
+            whole = track.duration + 1
+            estimates = track.separate(mixture=mixture, method=method, targets=list(stems), block_seconds=whole)
         ratios = (museval_sdr if with_museval else sdr)(stems, estimates, rate)
         for target in stems:
             scores = {"SDR": ratios[target], "SI-SDR": si_sdr(stems[target], estimates[target])}
-            rows.append({"track": source.name, "quality": quality, "method": method, "target": target, **scores})
+            rows.append({"track": folder.name, "quality": quality, "method": method, "target": target, **scores})
     return rows
 
 
-def run(root: Path, out: Path, qualities: list[float], only: list[str], with_museval: bool, workers: int) -> list[dict]:
+def run(root: Path, out: Path, qualities: list[float], only: list[str], with_museval: bool, workers: int) -> list[Row]:
     """Score what isn't scored yet; returns all scores."""
     out.mkdir(parents=True, exist_ok=True)
     log = out / ("scores-museval.jsonl" if with_museval else "scores.jsonl")
@@ -117,14 +127,14 @@ def run(root: Path, out: Path, qualities: list[float], only: list[str], with_mus
         stores[f"{quality:g}"] = place = out / f"quality-{quality:g}.zarr"
         if not place.exists():
             norbert_store.export_musdb(root, place, quality=quality)
-    names = [track.name for track in musdb_tracks(root)]
+    folders = sorted(path.parent for path in root.glob("*/*/mixture.wav"))
     jobs = [
-        (root, store, quality, position, with_museval)
-        for position, name in enumerate(names)
+        (folder, store, quality, with_museval)
+        for folder in folders
         for quality, store in stores.items()
-        if (name, quality) not in done and (not only or name in only)
+        if (folder.name, quality) not in done and (not only or folder.name in only)
     ]
-    with ProcessPoolExecutor(workers) as pool, log.open("a") as file:
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool, log.open("a") as file:
         waiting = [pool.submit(score, *job) for job in jobs]
         for future in progress(as_completed(waiting), "scoring", total=len(jobs), transient=True):
             for row in future.result():
@@ -135,12 +145,12 @@ def run(root: Path, out: Path, qualities: list[float], only: list[str], with_mus
     return [row for row in rows if row["quality"] in wanted and (not only or row["track"] in only)]
 
 
-def mean(rows: list[dict], measure: str, **where: str) -> float:
+def mean(rows: list[Row], measure: str, **where: str) -> float:
     """Mean of a measure over the rows that match."""
     return float(np.nanmean([row[measure] for row in rows if all(row[key] == value for key, value in where.items())]))
 
 
-def print_table(rows: list[dict], qualities: list[str]) -> None:
+def print_table(rows: list[Row], qualities: list[str]) -> None:
     """Print each oracle's mean scores, and what storage costs."""
     for measure in ("SDR", "SI-SDR"):
         table = Table(title=f"{measure}, dB, mean over targets and tracks; in brackets what storage costs", box=None)
@@ -161,7 +171,7 @@ def print_table(rows: list[dict], qualities: list[str]) -> None:
     Console(width=120).print(table)
 
 
-def save_picture(rows: list[dict], qualities: list[str], file: Path) -> None:
+def save_picture(rows: list[Row], qualities: list[str], file: Path) -> None:
     """Draw what storage costs, over quality."""
     from matplotlib.figure import Figure
 
@@ -189,8 +199,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root, out, qualities = arguments.root, arguments.out, arguments.qualities
         if root is None:
-            root, out, qualities = Path(folder) / "musdb", Path(folder) / "out", [80.0]
-            write_musdb(root, tracks=2, seconds=6)
+            demo = Path("norbert-store-demo")
+            if not demo.exists():
+                subprocess.run(["norbert-store", "demo", demo], check=True)
+            root, out, qualities = demo / "musdb", Path(folder), [80.0]
         rows = run(root, out, qualities, arguments.only, arguments.museval, arguments.workers)
         names = [f"{quality:g}" for quality in sorted(qualities)]
         print_table(rows, names)

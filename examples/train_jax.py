@@ -3,22 +3,21 @@
     pip install 'norbert_store[jax]'
     python examples/train_jax.py [STORE]
 
-Without STORE, a small one is made of synthetic music. What a real net looks like is in train_torch.py; here it is one
-layer over the frequencies of a frame.
+Without STORE, the one that `norbert-store demo` makes is taken, and made where it isn't there yet.
+
+What a real net looks like is in train_torch.py; here it is one layer over the frequencies of a frame.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
 import norbert_store
-from norbert_store._command.demo_music import write_musdb
-from norbert_store._excerpts import Excerpts
 
 try:
     import grain
@@ -62,7 +61,7 @@ def step(parameters: Parameters, batch: jax.Array, rate: float = 30.0) -> tuple[
     return jax.tree.map(lambda value, gradient: value - rate * gradient, parameters, gradients), loss
 
 
-def batches(excerpts: Excerpts, epochs: int) -> grain.IterDataset:
+def batches(excerpts: norbert_store.Excerpts, epochs: int) -> grain.IterDataset:
     """Batches in the order of the excerpts' numbers.
 
     Grain batches nothing but numbers. Batches are read whole, up to four ahead, while the net learns; each on all
@@ -90,11 +89,7 @@ def main(store: Path, epochs: int = 3) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        if len(sys.argv) > 1:
-            store = Path(sys.argv[1])
-        else:
-            write_musdb(Path(folder) / "musdb", tracks=2)
-            store = Path(folder) / "musdb.zarr"
-            norbert_store.export_musdb(Path(folder) / "musdb", store)
-        main(store)
+    demo = Path("norbert-store-demo")
+    if len(sys.argv) == 1 and not demo.exists():
+        subprocess.run(["norbert-store", "demo", demo], check=True)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else demo / "musdb.zarr")

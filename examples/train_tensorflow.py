@@ -3,23 +3,22 @@
     pip install 'norbert_store[tensorflow]'
     python examples/train_tensorflow.py [STORE]
 
-Without STORE, a small one is made of synthetic music. What a real net looks like is in train_torch.py; here it is one
-layer over the frequencies of a frame.
+Without STORE, the one that `norbert-store demo` makes is taken, and made where it isn't there yet.
+
+What a real net looks like is in train_torch.py; here it is one layer over the frequencies of a frame.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
 import norbert_store
-from norbert_store._command.demo_music import write_musdb
-from norbert_store._excerpts import Excerpts
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no remarks about the processor
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -38,7 +37,7 @@ def loudness(magnitude: np.ndarray) -> np.ndarray:
     return magnitude**0.35
 
 
-def dataset(excerpts: Excerpts, epochs: int) -> tf.data.Dataset:
+def dataset(excerpts: norbert_store.Excerpts, epochs: int) -> tf.data.Dataset:
     """Batches (batch, channel, frame, frequency) of mixture and vocals, in the order of the excerpts' numbers.
 
     TensorFlow batches nothing but numbers. Batches are read whole, the next ones while the net learns.
@@ -80,11 +79,7 @@ def main(store: Path, epochs: int = 3) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        if len(sys.argv) > 1:
-            store = Path(sys.argv[1])
-        else:
-            write_musdb(Path(folder) / "musdb", tracks=2)
-            store = Path(folder) / "musdb.zarr"
-            norbert_store.export_musdb(Path(folder) / "musdb", store)
-        main(store)
+    demo = Path("norbert-store-demo")
+    if len(sys.argv) == 1 and not demo.exists():
+        subprocess.run(["norbert-store", "demo", demo], check=True)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else demo / "musdb.zarr")

@@ -3,14 +3,16 @@
     pip install 'norbert_store[torch]'
     python examples/train_torch.py [STORE]
 
-Without STORE, a small one is made of synthetic music. The net looks at about a second of the mixture, in both channels,
-and gives a mask: what of the mixture is vocals, for each channel, frame and frequency.
+Without STORE, the one that `norbert-store demo` makes is taken, and made where it isn't there yet.
+
+The net looks at about a second of the mixture, in both channels, and gives a mask: what of the mixture is vocals, for
+each channel, frame and frequency.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -19,8 +21,6 @@ from typing import Any
 import numpy as np
 
 import norbert_store
-from norbert_store._command.demo_music import write_musdb
-from norbert_store._excerpts import Excerpts
 
 try:
     import torch
@@ -39,7 +39,7 @@ def loudness(magnitude: np.ndarray) -> np.ndarray:
     return magnitude**0.35
 
 
-def to_tensor(excerpts: Excerpts, items: list[dict[str, Any]]) -> Tensor:
+def to_tensor(excerpts: norbert_store.Excerpts, items: list[dict[str, Any]]) -> Tensor:
     """Make a tensor (batch, target, channel, frame, frequency) of the batch's own memory, which wasn't copied yet."""
     return torch.from_numpy(excerpts.collate(items)["magnitude"])
 
@@ -151,11 +151,7 @@ def main(store: Path) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        if len(sys.argv) > 1:
-            store = Path(sys.argv[1])
-        else:
-            write_musdb(Path(folder) / "musdb")
-            store = Path(folder) / "musdb.zarr"
-            norbert_store.export_musdb(Path(folder) / "musdb", store)
-        main(store)
+    demo = Path("norbert-store-demo")
+    if len(sys.argv) == 1 and not demo.exists():
+        subprocess.run(["norbert-store", "demo", demo], check=True)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else demo / "musdb.zarr")
