@@ -15,6 +15,7 @@ from ._chain import LogScaler as LogScaler
 from ._chain import PowerScaler as PowerScaler
 from ._chain import Quantizer as Quantizer
 from ._check.repair import repair as repair
+from ._check.report import Report as Report
 from ._check.verify import verify as verify
 from ._excerpts import Excerpts as Excerpts
 from ._export.run import Summary as Summary
@@ -26,8 +27,8 @@ from ._spectra.bins import ReadyBins as ReadyBins
 from ._spectra.levels import LogCurve as LogCurve
 from ._spectra.levels import PowerCurve as PowerCurve
 from ._store import Store as Store
-from ._store import Track as Track
 from ._store import open as open
+from ._track import Track as Track
 from ._version import __version__ as __version__
 from ._writer import Writer as Writer
 from ._writer import append as append

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import wraps
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,7 +64,7 @@ def spelled_out(*below: Callable[..., Any]) -> Callable[[F], F]:
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Give the end of an error's message: the closest of some names, or nothing where none is close."""
-    close = get_close_matches(name, list(names)[:_MOST_NAMES_COMPARED], n=1)
+    close = get_close_matches(name, list(islice(names, _MOST_NAMES_COMPARED)), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from norbert_store._read.frames import Frames
 from norbert_store._read.selection import Selection
 from norbert_store._read.xarrays import Values, lazy_column, packed_dataset
+from norbert_store._signature import spelled_out
 from norbert_store._spectra.bins import StoredTransform
 from norbert_store._spectra.levels import Curve
 from norbert_store._storage.storage import Location
@@ -33,6 +34,7 @@ _MOST_NAMES_SHOWN = 5
 _MOST_VALUES_SHOWN = 20
 
 
+@spelled_out()
 def open(location: Location, *, split: str | None = None) -> Store:  # noqa: A001  # as it is called: norbert_store.open
     """Open a store to read.
 
@@ -280,6 +282,7 @@ class Store:
 
     # ---- for training
 
+    @spelled_out()
     def excerpts(
         self,
         seconds: float,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from norbert_store._read.track import StoredTrack
+from norbert_store._signature import spelled_out
 from norbert_store._spectra.stft import Audio
 
 
@@ -20,6 +21,7 @@ class Track(StoredTrack):
 
         return track_html(self)
 
+    @spelled_out()
     def to_audio(self, target: str | int, *, mixture: ArrayLike | str | os.PathLike[str] | None = None) -> Audio:
         """Make audio of a target's magnitudes and the mixture's phase.
 
@@ -54,6 +56,7 @@ class Track(StoredTrack):
 
         return np.concatenate(list(resynthesize(self, self.require_target(target), mixture)))
 
+    @spelled_out()
     def separate(
         self,
         *,

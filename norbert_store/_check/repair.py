@@ -53,6 +53,7 @@ from norbert_store._read.frames import Frames
 from norbert_store._read.snapshot import Snapshot
 from norbert_store._read.track import StoredTrack
 from norbert_store._resynthesis import MIXTURE
+from norbert_store._signature import spelled_out
 from norbert_store._sources.files import AudioInfo, audio_info, has_stems, local_path, read_stems, stems_info
 from norbert_store._sources.stems import Stems
 from norbert_store._spectra.bins import LinearBins, MelBands, ReadyBins, StoredTransform, transform_from_config
@@ -76,6 +77,7 @@ _LARGEST_DIFFERENCE = 32.0
 _EXPORT_AGAIN = "nothing else in the store says what it said; export the data set again"
 
 
+@spelled_out()
 def repair(
     location: Location,
     *,

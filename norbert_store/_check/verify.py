@@ -22,6 +22,7 @@ from norbert_store._read.chunks import Chunks
 from norbert_store._read.frames import Frames
 from norbert_store._read.selection import Selection
 from norbert_store._read.snapshot import Snapshot
+from norbert_store._signature import spelled_out
 from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location
 from norbert_store.errors import DamagedError
@@ -33,6 +34,7 @@ DROP_KEY = "dropping.json"
 _NEEDED = tuple(f"{TRACK_GROUP}/{name}/c/" for name in ("name", "start", "frames", "samples", "present"))
 
 
+@spelled_out()
 def verify(
     location: Location, *, decode: bool = True, workers: int | None = None, progress: OnProgress | None = None
 ) -> Report:

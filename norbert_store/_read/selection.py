@@ -13,6 +13,7 @@ from norbert_store._lazy import lazy
 from norbert_store._read.frames import Frames
 from norbert_store._read.snapshot import Snapshot
 from norbert_store._read.track import StoredTrack
+from norbert_store._signature import did_you_mean
 from norbert_store._spectra.bins import StoredTransform
 from norbert_store.errors import NameNotFoundError
 
@@ -107,12 +108,5 @@ class Selection:
             return self.row_by_name[name]
         except KeyError:
             raise NameNotFoundError(
-                f"{self.name} has no track {name!r}{_close_to(name, list(self.row_by_name))}"
+                f"{self.name} has no track {name!r}{did_you_mean(name, self.row_by_name)}"
             ) from None
-
-
-def _close_to(name: str, names: Sequence[str]) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, names[:10000], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
