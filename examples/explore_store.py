@@ -30,8 +30,8 @@ def mean_spectra(db: norbert_store.Store) -> None:
     edges = [0, 125, 250, 500, 1000, 2000, 4000, 8000, 16001]
     print("\nmean magnitude of the mixture, dB, in octaves up to (Hz):")
     print(" " * 8 + "".join(f"{edge:>8}" for edge in edges[1:]))
-    for split in np.unique(db.tracks.split.values):
-        tracks = db.select(db.tracks.split == split)
+    for split in db.splits:
+        tracks = db.select(split=split)
         spectra = [track.magnitude.sel(target=db.targets[0]).mean(["channel", "time"]) for track in tracks]
         octaves = xarray.concat(spectra, "track").mean("track").groupby_bins("frequency", edges).mean()
         print(f"{split:<8}" + "".join(f"{value:8.1f}" for value in 20 * np.log10(octaves.values)))

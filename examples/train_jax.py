@@ -68,7 +68,7 @@ def batches(excerpts: norbert_store.Excerpts, epochs: int) -> grain.IterDataset:
     processors, so that one thread is enough here. ``mp_prefetch`` would read them in other processes.
     """
     numbers = grain.MapDataset.range(epochs * len(excerpts))  # [rank::world] for one of several machines
-    read = numbers.read(BATCH, drop_remainder=True).map(excerpts.batch)
+    read = numbers.batch(BATCH, drop_remainder=True).map(excerpts.read)
     return read.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
 
 

@@ -51,7 +51,7 @@ def dataset(excerpts: norbert_store.Excerpts, epochs: int) -> tf.data.Dataset:
         return batch[:, 0], batch[:, 1]
 
     numbers = tf.data.Dataset.range(epochs * len(excerpts))  # .shard(world, rank) for one of several machines
-    return numbers.read(BATCH, drop_remainder=True).map(pair).prefetch(2)
+    return numbers.batch(BATCH, drop_remainder=True).map(pair).prefetch(2)
 
 
 def mask_net(shape: tuple[int, ...]) -> keras.Model:

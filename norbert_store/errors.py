@@ -1,8 +1,30 @@
-"""Errors of this library.
+"""Errors of this library, all of them below `NorbertStoreError`.
 
-Every one of them is also a `ValueError`, a `KeyError` or an `OSError`, so that ordinary ``except`` clauses work.
-A message says what was found, what was expected and what to do, and names store, track, target and chunk where
-they are known.
+Each is also one of Python's own, so that ordinary ``except`` clauses work::
+
+    NorbertStoreError
+    |
+    |   what was given doesn't fit                                          ValueError
+    |-- MagnitudeError        magnitudes that can't be stored
+    |-- AudioError            audio that can't be read, or doesn't fit the store
+    |-- TrackError            a track whose name, labels or metadata don't fit
+    |-- JpegError             a JPEG that is corrupt, or of another kind
+    |-- FormatError           a store that breaks the format, or is newer than this library
+    |
+    |   what was asked for isn't there                                      KeyError
+    |-- NameNotFoundError     a track, target, channel or split of that name
+    |
+    |   a place, a file or a process                                        OSError
+    |-- StoreExistsError      where a new store was to be written           (FileExistsError)
+    |-- StoreNotFoundError    where a store was to be opened                (FileNotFoundError)
+    |-- StoreInUseError       somebody else is writing there
+    |-- StorageError          the place can't be read or written
+    |-- SourceError           audio, or a data set, isn't where it was looked for
+    |-- DamagedError          stored bytes are missing, cut off, or fail their checksum
+    `-- WorkerError           processes that did the work died again and again
+
+A wrong argument is a plain `TypeError` or `ValueError`. A message says what was found, what was expected and what to
+do, and names store, track, target and chunk where they are known.
 """
 
 from __future__ import annotations
@@ -23,7 +45,7 @@ class AudioError(NorbertStoreError, ValueError):
 
 
 class JpegError(NorbertStoreError, ValueError):
-    """A JPEG that is damaged, or not of the one kind that is stored: baseline, 8 bits, one grey component."""
+    """A JPEG that is corrupt, or not of the kind that is stored: baseline, 8 bits, one grey component."""
 
 
 class FormatError(NorbertStoreError, ValueError):
@@ -43,7 +65,7 @@ class StoreNotFoundError(NorbertStoreError, FileNotFoundError):
 
 
 class StoreInUseError(NorbertStoreError, OSError):
-    """Somebody else writes to the store."""
+    """Another writer holds the store."""
 
 
 class StorageError(NorbertStoreError, OSError):
@@ -67,7 +89,7 @@ class StorageError(NorbertStoreError, OSError):
 
 
 class WorkerError(NorbertStoreError, OSError):
-    """Processes that were to do the work died, again and again."""
+    """Worker processes died several times in a row."""
 
 
 class SourceError(NorbertStoreError, OSError):

@@ -174,3 +174,23 @@ def test_benchmarks_of_behaviour_go_through_the_door():
 )
 def test_private_names_are_found(text, found):
     assert private_names(text) == found
+
+
+# ---- errors
+
+
+def test_the_tree_of_errors_is_drawn_as_it_is():
+    errors = norbert_store.errors
+    defined = {
+        name: one for name, one in vars(errors).items() if inspect.isclass(one) and one.__module__ == errors.__name__
+    }
+    drawn, group = {}, ""
+    for line in errors.__doc__.splitlines():
+        group = re.findall(r"\|   .*  (\w+Error)$", line)[0] if re.search(r"\|   .*  \w+Error$", line) else group
+        if found := re.match(r"    [|`]-- (\w+)", line):
+            of_python = re.search(r"\((\w+)\)$", line)
+            drawn[found[1]] = of_python[1] if of_python else group
+    assert set(drawn) == set(defined) - {"NorbertStoreError"}
+    for name, python in drawn.items():
+        assert defined[name].__bases__[0] is errors.NorbertStoreError
+        assert defined[name].__bases__[1].__name__ == python
