@@ -13,8 +13,8 @@ floor
 arrow
     One module imports another, at whatever place of its text: also within a function, or for types only. What the door
     (``__init__.pyi``) lists are its arrows.
-upwards
-    An arrow to a room on a higher floor. To import the door from below is one, too.
+upwards, sideways
+    An arrow to a room on a higher floor, or to another one on the same floor. The door is above all floors.
 circle
     A largest set of modules that all can be reached from each other.
 private access
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -77,12 +78,18 @@ class House:
     @property
     def upwards(self) -> list[tuple[str, str]]:
         """Arrows from a lower floor to a higher one."""
-        floors: Mapping[str, int] = {**self.floors, "": len(self.floors)}
-        return sorted(
-            (importer, imported)
-            for importer, imported in self.arrows
-            if floors.get(room_of(importer), -1) < floors.get(room_of(imported), -1) and room_of(importer) in floors
-        )
+        return sorted(arrow for arrow in self.arrows if self._rise(arrow) > 0)
+
+    @property
+    def sideways(self) -> list[tuple[str, str]]:
+        """Arrows between two rooms of one floor."""
+        return sorted(arrow for arrow in self.arrows if self._rise(arrow) == 0 and len({*map(room_of, arrow)}) == 2)
+
+    def _rise(self, arrow: tuple[str, str]) -> int:
+        """How many floors an arrow leads up; downwards where a room isn't on the map."""
+        floors = {**self.floors, "": len(self.floors)}
+        start, end = (floors.get(room_of(module)) for module in arrow)
+        return -1 if start is None or end is None else end - start
 
     @property
     def circles(self) -> list[list[str]]:
@@ -145,14 +152,18 @@ def room_of(module: str) -> str:
 
 
 def read_map(file: Path) -> dict[str, int]:
-    """Read the floor of each room: the indented block below the title, names up to the column of the first remark."""
+    """Read the floor of each room from the indented block below the title.
+
+    A remark follows the names after two spaces or more, in the same column in every line; a line without names goes on
+    with the remark of the line before.
+    """
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     block = text.partition(f"{MAP_TITLE}\n")[2].partition("\n## ")[0]
     rows = [line for line in block.splitlines() if line.startswith("    ")]
     if not rows:
         return {}
-    column = len(rows[0]) - len(rows[0].split(maxsplit=1)[1])
-    floors = [row[:column].split() for row in rows]
+    names = re.match(r" +\S.*?  +", rows[0])
+    floors = [row[: names.end() if names else None].split() for row in rows]
     return {room.rstrip("/"): i for i, rooms in enumerate(filter(None, floors)) for room in rooms}
 
 
@@ -254,6 +265,7 @@ def findings(house: House) -> dict[str, list[str]]:
     return {
         "rooms off the map": house.off_the_map,
         "arrows upwards": [f"{importer} -> {imported or 'the door'}" for importer, imported in house.upwards],
+        "arrows sideways": [f"{importer} -> {imported}" for importer, imported in house.sideways],
         "circles": [", ".join(circle) for circle in house.circles],
         "private accesses": house.accesses,
     }
