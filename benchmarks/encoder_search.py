@@ -3,7 +3,7 @@
     python benchmarks/encoder_search.py ROOT [--kilobytes 7] [--seconds 10] [--effort 3] [--rounds 1] [--tracks N]
 
 ROOT holds a data set in the layout of MUSDB18-HQ. One constant is changed at a time, to the neighbours in its list, and
-kept where the mean ODG (PEAQ, basic version, mixture's phase) at so many kB/s rises on the tracks searched on. In the
+kept where the mean ODG (PEAQ, basic version, mixture's phase) at the given kB/s rises on the tracks searched on. In the
 end, the tracks held out tell what that is worth: of the constants found, and of those there were before.
 
 Every third track is held out, so that what is searched on is as varied as what isn't.
@@ -53,7 +53,7 @@ def grade(original: Original, quality: float, effort: int, exponent: float) -> t
 
 
 def at_size(excerpts: Sequence[Original], kilobytes: float, effort: int, exponent: float) -> tuple[float, float, float]:
-    """Mean and worst ODG at so many kB/s on average, and the quality that takes that; the same for all tracks."""
+    """Mean and worst ODG at the given kB/s on average, and the quality that takes that; the same for all tracks."""
     quality, tries = 78.0, []
     for _ in range(3):
         sizes, grades = np.array([grade(excerpt, quality, effort, exponent) for excerpt in excerpts]).T
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each track, from its middle")
     parser.add_argument("--effort", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=1, help="through all constants")
-    parser.add_argument("--tracks", type=int, help="only the first so many")
+    parser.add_argument("--tracks", type=int, help="number of tracks, from the first")
     arguments = parser.parse_args()
 
     paths = sorted(arguments.root.glob("*/*/mixture.wav"))[: arguments.tracks]

@@ -11,7 +11,7 @@ room
 floor
     A line of the map in CONTRIBUTING.md, from the lowest up. Every room stands on one.
 arrow
-    One module imports another, at whatever place of its text: also within a function, or for types only. What the door
+    One module imports another, anywhere in its text: also within a function, or for types only. What the door
     (``__init__.pyi``) lists are its arrows.
 upwards, sideways
     An arrow to a room on a higher floor, or to another one on the same floor. The door is above all floors.

@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("reference", type=Path)
     parser.add_argument("distort", type=Path)
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("--tracks", type=int, help="only the first so many tracks")
+    parser.add_argument("--tracks", type=int, help="number of tracks, from the first")
     parser.add_argument("--details", action="store_true", help="a line for every pair")
     arguments = parser.parse_args()
     distort = load_function(arguments.distort, "distort")

@@ -18,7 +18,7 @@ With --stems, vocals, drums, bass and other are stored too, and heard twice: wit
 mixture, compared with what their exact magnitudes give with it. With --sizes, only the few settings are measured that
 the table of file sizes needs.
 
-Results are written to FOLDER/results.jsonl as they come; a run that was stopped goes on there. A contestant that has
+Results are written to FOLDER/results.jsonl one by one; a run that was stopped continues there. A contestant that has
 changed since is measured --again. What depends on a package that is missing isn't measured. Beyond those of this
 library, the packages are lilcom and zimtohrli; audio codecs need the program ffmpeg.
 """
@@ -277,7 +277,7 @@ def main() -> None:
     """Measure what isn't measured yet, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, metavar="MUSDB")
-    parser.add_argument("--tracks", type=int, help="At most so many.")
+    parser.add_argument("--tracks", type=int, help="Number of tracks, at most.")
     parser.add_argument("--seconds", type=float, help="Of each track, from its beginning; all of it if left out.")
     parser.add_argument("--quality", type=float, nargs="+", default=QUALITIES, help="Of this store.")
     parser.add_argument("--effort", type=int, nargs="+", default=(), help="Of this store, beside its default.")

@@ -164,7 +164,7 @@ def npy_levels(original: Original, _: float) -> Stored:
 
 
 def zstd(original: Original, bits: float) -> Stored:
-    """Levels of so many bits, without loss."""
+    """Levels of 4 to 8 bits, without loss."""
     highest = 2 ** int(bits) - 1
 
     def decode(data: bytes) -> Array:

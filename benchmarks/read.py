@@ -47,7 +47,7 @@ QUICK_SECONDS, QUICK_TIMES = 0.4, 3  # contestants that are quicker are run so o
 FRAME_READS = 20  # of single frames, in each round
 MEMORY_EXCERPTS = 10_000
 FRESH_PROCESSES = 7
-# a contestant with a larger error hasn't read what it should have
+# a contestant with a larger error has read something else than it should
 MOST_ERROR_LEVELS = 12.0
 
 
@@ -409,7 +409,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="Contestants whose names begin with one of these.")
-    parser.add_argument("--tracks", type=int, default=12, help="At most so many.")
+    parser.add_argument("--tracks", type=int, default=12, help="Number of tracks, at most.")
     parser.add_argument("--stem-mp4", type=Path, help="MUSDB18 of the same tracks, as .stem.mp4.")
     parser.add_argument("--work", type=Path, help="Where data is made, and used again if it is there.")
     parser.add_argument("--memory", action="store_true", help=f"Also read {MEMORY_EXCERPTS:,} excerpts.")

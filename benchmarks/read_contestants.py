@@ -89,7 +89,7 @@ class Data:
     batch : int
         Excerpts in a batch.
     tracks : int
-        At most so many.
+        Their number, at most.
     """
 
     def __init__(self, root: Path | None, work: Path, seconds: float, batch: int, tracks: int) -> None:

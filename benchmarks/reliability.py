@@ -316,7 +316,7 @@ def same_but_sources(found: list[Any], expected: list[Any]) -> bool:
 
 
 def readers(trials: int, seed: int, folder: Path) -> Iterator[Outcome]:
-    """Append for so many seconds, and read random excerpts meanwhile."""
+    """Append for this number of seconds, and read random excerpts meanwhile."""
     rng = np.random.default_rng(seed)
     store = folder / "growing.zarr"
     audio = [rng.uniform(-0.5, 0.5, (int(rng.integers(2000, 30000)), 2)) for _ in range(8)]

@@ -5,7 +5,7 @@
 
 Random stereo at 44.1 kHz, n_fft 2048, hop 1024; each implementation by its defaults, with the same arrays. Times are
 medians of runs that take turns, in one process. Memory is what a fresh process needs at its peak beyond its
-arguments: the estimates themselves, and whatever comes on top. Linux and macOS (resource.getrusage).
+arguments: the estimates themselves, and all other memory. Linux and macOS (resource.getrusage).
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ ACCURATE: dict[str, Callable[[], Decoder]] = {
     "TensorFlow, INTEGER_ACCURATE": partial(tensorflow, "INTEGER_ACCURATE"),
     "TorchCodec": torchcodec,
 }
-OTHERS: dict[str, Callable[[], Decoder]] = {"TensorFlow, as it comes": partial(tensorflow, "")}
+OTHERS: dict[str, Callable[[], Decoder]] = {"TensorFlow, by default": partial(tensorflow, "")}
 
 
 def decode(track: norbert_store.Track, target: str, channel: str, decoder: Decoder) -> np.ndarray:
@@ -60,7 +60,7 @@ def decode(track: norbert_store.Track, target: str, channel: str, decoder: Decod
     pieces: list[np.ndarray] = []
     while sum(map(len, pieces)) < track.frames:
         pieces.append(decoder(track.jpeg(target, channel, len(pieces))))
-    return np.concatenate(pieces)[: track.frames]  # the last chunk goes on a little after the track's end
+    return np.concatenate(pieces)[: track.frames]  # the last chunk extends beyond the track's end
 
 
 def main(store: Path) -> None:

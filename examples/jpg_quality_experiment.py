@@ -8,8 +8,8 @@ mixture. PEAQ grades the difference from the mixture: 0 is imperceptible, -1 per
 annoying. MUSDB is a folder in the layout of MUSDB18-HQ. Without it, the beginnings of two tracks of the data set that
 `norbert-store demo` makes are taken, and made where it isn't there yet.
 
-Grades are written to OUT/results.jsonl as they come; a run that was stopped goes on there. At the end stand a table and
-OUT/quality.png. `benchmarks/quality.py` compares the same with other ways to store magnitudes.
+Grades are written to OUT/results.jsonl one by one, and a run that was stopped continues there. At the end, a table is
+printed, and a picture written to OUT/quality.png. `benchmarks/quality.py` compares other ways to store magnitudes.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ BSS Eval's SDR of images is the energy of the true stem over that of the error, 
 make BSS Eval slow. With --museval, the package museval computes it all the same (a minute and more for each track and
 method).
 
-Scores are written to OUT/scores.jsonl as they come; a run that was stopped goes on there. At the end stand a table and
-OUT/cost.png.
+Scores are written to OUT/scores.jsonl one by one, and a run that was stopped continues there. At the end, a table is
+printed, and a picture written to OUT/cost.png.
 
 References: E. Vincent, R. Gribonval, C. Févotte, "Performance measurement in blind audio source separation", IEEE TASLP
 14(4), 2006; F.-R. Stöter, A. Liutkus, N. Ito, "The 2018 Signal Separation Evaluation Campaign", LVA/ICA 2018 (v4);
