@@ -32,7 +32,7 @@ import numpy as np
 from norbert_store._export.plan import placement
 from norbert_store._format.arrays import block_key, encode_block, group_document, json_bytes
 from norbert_store._format.document import ROOT_KEY, Document
-from norbert_store._format.layout import ROWS, SHARD_CHUNKS, Layout, shard_key
+from norbert_store._format.layout import ROWS, Layout, shard_key
 from norbert_store._format.shard import pack, with_checksum
 from norbert_store._format.table import BASE_COLUMNS, TRACK_GROUP, Column
 from norbert_store._jpeg.encoder import encode, quantisation_table
@@ -166,7 +166,8 @@ def shards(table: dict[str, np.ndarray], layout: Layout) -> dict[str, bytes]:
 
 def place(tracks: int, targets: int) -> dict[str, int]:
     """Tell how many tracks an export puts into a bundle, and how many chunks into a shard."""
-    return {"bundle_tracks": 1, "shard_chunks": SHARD_CHUNKS, **placement(tracks, targets, CLIP)}
+    bundle_tracks, shard_chunks = placement(tracks, targets, CLIP)
+    return {"bundle_tracks": bundle_tracks, "shard_chunks": shard_chunks}
 
 
 def files(tracks: int, targets: int) -> int:

@@ -18,10 +18,10 @@ from ._check.repair import repair as repair
 from ._check.report import Report as Report
 from ._check.verify import verify as verify
 from ._excerpts import Excerpts as Excerpts
-from ._export.run import Summary as Summary
 from ._export.run import export as export
-from ._sources.layouts import export_folder as export_folder
-from ._sources.musdb import export_musdb as export_musdb
+from ._export.run import export_folder as export_folder
+from ._export.run import export_musdb as export_musdb
+from ._export.summary import Summary as Summary
 from ._spectra.bins import Mel as Mel
 from ._spectra.bins import ReadyBins as ReadyBins
 from ._spectra.levels import LogCurve as LogCurve

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from norbert_store._read.track import StoredTrack
-from norbert_store._sources.files import AudioInfo, read_stem
+from norbert_store._sources.files import AudioInfo
+from norbert_store._sources.source import MIXTURE, Source, read_stem
 from norbert_store._spectra.stft import FRAMES_PER_BLOCK, Audio, Spectrum, StftStream, StftSynthesis, as_audio
 from norbert_store.errors import AudioError, SourceError, TrackError
 from norbert_store.filters._masks import apply_mask, ideal_binary_mask, ideal_ratio_mask, soft_mask
@@ -26,7 +27,6 @@ Mixture = ArrayLike | str | os.PathLike[str] | None
 """An array (samples, channels), an audio file, or None for what the track's source points to."""
 
 METHODS = ("wiener", "softmask", "irm", "ibm")
-MIXTURE = "mixture"
 
 # How many of the highest stored bins tell the shares of what lies above the bandwidth.
 _HIGHEST_BINS = 16
@@ -151,11 +151,7 @@ def _mixture_blocks(track: StoredTrack, mixture: Mixture) -> Iterator[NDArray[An
 
 
 def _read_source(track: StoredTrack) -> tuple[AudioInfo, Iterator[NDArray[np.float32]]]:
-    if not track.source:
-        raise SourceError(f"track {track.name!r} doesn't say where its audio is; give mixture=")
-    folder = track.folder
-    place = track.source if folder is None or "://" in track.source else folder.resolve().parent / track.source
     try:
-        return read_stem(place, MIXTURE)
+        return Source.find(track.source, track.folder, [MIXTURE]).read(MIXTURE)
     except SourceError as error:
         raise SourceError(f"the source of track {track.name!r} isn't there: {error}; give mixture=") from None

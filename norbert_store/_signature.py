@@ -7,7 +7,7 @@ that; `spelled_out` lets people see it, too: in ``help()``, in notebooks and in 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import wraps
 from itertools import islice
@@ -19,7 +19,7 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 _MOST_NAMES_COMPARED = 10_000
 
 
-def spelled_out(*below: Callable[..., Any]) -> Callable[[F], F]:
+def spelled_out(*below: Callable[..., Any], without: Sequence[str] = ()) -> Callable[[F], F]:
     """Show a function's options one by one, and check their names when it is called.
 
     Parameters
@@ -27,6 +27,8 @@ def spelled_out(*below: Callable[..., Any]) -> Callable[[F], F]:
     *below : callable
         Functions whose keyword-only parameters ``**options`` stands for, with their defaults; the function's own
         parameters go before those of the same name.
+    without : sequence of str
+        Those of them that the function sets by itself.
 
     Returns
     -------
@@ -46,7 +48,7 @@ def spelled_out(*below: Callable[..., Any]) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        signature = _with_options(inspect.signature(function), below)
+        signature = _with_options(inspect.signature(function), below, without)
         named = [name for name, parameter in signature.parameters.items() if parameter.kind in _NAMED]
 
         @wraps(function)
@@ -68,7 +70,9 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _with_options(signature: inspect.Signature, below: Iterable[Callable[..., Any]]) -> inspect.Signature:
+def _with_options(
+    signature: inspect.Signature, below: Iterable[Callable[..., Any]], without: Sequence[str]
+) -> inspect.Signature:
     """Replace ``**options`` by the keyword-only parameters of the functions below."""
     parameters = {
         name: parameter
@@ -77,6 +81,6 @@ def _with_options(signature: inspect.Signature, below: Iterable[Callable[..., An
     }
     for function in below:
         for name, parameter in inspect.signature(function).parameters.items():
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in without:
                 parameters.setdefault(name, parameter)
     return signature.replace(parameters=list(parameters.values()))

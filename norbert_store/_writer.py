@@ -14,7 +14,7 @@ from typing import Any, Self, Unpack
 from norbert_store._format.document import Document
 from norbert_store._format.table import Column, Label
 from norbert_store._signature import spelled_out
-from norbert_store._sources.stems import Stems, check_target
+from norbert_store._sources.stems import Stems, blocks_of_stems, check_target
 from norbert_store._spectra.bins import ReadyBins
 from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location, Storage
@@ -231,7 +231,8 @@ class Writer:
         """
         self._check_open()
         row, columns = self._committer.check(name, split, source, metadata, labels)
-        self._finish_track(row, columns, self._bundle.add(name, audio))
+        blocks = blocks_of_stems(audio, self.document.targets, self.transform.stft.rate)
+        self._finish_track(row, columns, self._bundle.add(name, blocks))
 
     @spelled_out()
     def add_magnitudes(

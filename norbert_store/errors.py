@@ -56,6 +56,10 @@ class TrackError(NorbertStoreError, ValueError):
     """A track that can't be added: its name, labels or metadata don't fit."""
 
 
+class TableError(NorbertStoreError, ValueError):
+    """A table of tracks that can't be exported: a column, a name or a file in it doesn't fit."""
+
+
 class StoreExistsError(NorbertStoreError, FileExistsError):
     """Something is already there, where a new store was to be written."""
 

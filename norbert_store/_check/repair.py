@@ -19,9 +19,8 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,10 +51,9 @@ from norbert_store._read.chunks import Chunks
 from norbert_store._read.frames import Frames
 from norbert_store._read.snapshot import Snapshot
 from norbert_store._read.track import StoredTrack
-from norbert_store._resynthesis import MIXTURE
 from norbert_store._signature import spelled_out
-from norbert_store._sources.files import AudioInfo, audio_info, has_stems, local_path, read_stems, stems_info
-from norbert_store._sources.stems import Stems
+from norbert_store._sources.files import AudioInfo
+from norbert_store._sources.source import MIXTURE, Source
 from norbert_store._spectra.bins import LinearBins, MelBands, ReadyBins, StoredTransform, transform_from_config
 from norbert_store._storage.lock import WriterLock
 from norbert_store._storage.storage import Location, Storage
@@ -365,8 +363,8 @@ class _Shards:
         track, document, layout = StoredTrack(self._frames, row), self.snapshot.document, self.snapshot.layout
         if isinstance(track.transform, ReadyBins):
             raise SourceError("its magnitudes were computed elsewhere, and can't be made again from here")
-        path = _locate(track, self._root)
-        stems = _stems(track, path, [document.targets[shard.target] for shard in shards])
+        source = _locate(track, self._root)
+        stems = _stems(track, source, [document.targets[shard.target] for shard in shards])
         wanted = {
             (document.targets[shard.target], channel, layout.first_chunk(shard.number) + within): (shard, place)
             for shard in shards
@@ -376,10 +374,10 @@ class _Shards:
         encoder = _Encoder(document, track.transform, layout.chunk_of(track.start), wanted)
         found = encoder.add(track.name, stems)
         if (found.samples, found.frames) != (track.samples, track.frames):
-            raise AudioError(f"{path} has {found.samples} samples; the track has {track.samples}")
+            raise AudioError(f"{source} has {found.samples} samples; the track has {track.samples}")
         for at, (shard, place) in wanted.items():
             if place in shard.chunks and not _are_alike(shard.chunks[place], encoder.made[at]):
-                raise AudioError(f"{path} isn't the audio any more that the rest of the track was made of")
+                raise AudioError(f"{source} isn't the audio any more that the rest of the track was made of")
         for at, (shard, place) in wanted.items():
             if place in shard.lost:
                 shard.chunks[place] = encoder.made[at]
@@ -427,7 +425,7 @@ def _are_alike(chunk: bytes, other: bytes) -> bool:
 # ---- sources
 
 
-def _locate(track: StoredTrack, root: Path | None) -> Path:
+def _locate(track: StoredTrack, root: Path | None) -> Source:
     """Find the audio that a track was made of.
 
     Raises
@@ -435,62 +433,26 @@ def _locate(track: StoredTrack, root: Path | None) -> Path:
     SourceError
         If nobody knows where it is.
     """
-    if not track.source:
-        raise SourceError("the track table doesn't say where its audio is")
-    if root is not None:
-        return _below(root, track.source)
-    if "://" not in track.source and track.folder is not None:
-        return track.folder.resolve().parent / track.source
-    path = local_path(track.source)
-    if not path.is_absolute():
-        raise SourceError(f"its source {track.source} is relative to a folder that isn't on this machine; give a root")
-    return path
+    there = [target for target, present in track.present.items() if present]
+    # one file is the mixture, or all that the track has
+    alone = MIXTURE if MIXTURE in there else there[0]
+    return Source.find(track.source, track.folder, there, alone, root)
 
 
-def _below(root: Path, source: str) -> Path:
-    """Find the longest end of a source's path that is there below a folder."""
-    path = unquote(urlsplit(source).path) if "://" in source else source
-    parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
-    for first in range(len(parts)):
-        found = root.joinpath(*parts[first:])
-        if found.exists():
-            return found
-    raise SourceError(f"its source {source} isn't below {root}")
-
-
-def _stems(track: StoredTrack, path: Path, targets: Sequence[str]) -> Stems:
-    """Find some stems of a track in its source, and see that they are as long as it.
+def _stems(track: StoredTrack, source: Source, targets: Sequence[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Read some stems of a track's source, after a look at whether they are as long as it.
 
     Raises
     ------
     SourceError, AudioError
         If they aren't there, or differ in rate, length or channels.
     """
-    if path.is_dir():
-        files = {target: path / f"{target}.wav" for target in targets}
-        infos = {target: audio_info(file) for target, file in files.items()}
-        stems: Stems = files
-    elif has_stems(path):
-        infos = stems_info(path)
-        stems = ((stem, block) for stem, block in read_stems(path) if stem in targets)
-    else:
-        # one file is the mixture, or all that the track has
-        alone = MIXTURE if track.present.get(MIXTURE) else next(stem for stem, there in track.present.items() if there)
-        infos = {alone: audio_info(path)}
-        stems = {alone: path}
     expected = AudioInfo(track.rate, len(track.channels), track.samples)
-    for target in targets:
-        if target not in infos:
-            raise SourceError(f"{path} has no stem {target!r}; it has {', '.join(map(repr, infos))}")
-        if infos[target] != expected:
-            raise AudioError(
-                f"{path}, {target}: found {_in_words(infos[target])}; the track was made of {_in_words(expected)}"
-            )
-    return stems
-
-
-def _in_words(info: AudioInfo) -> str:
-    return f"{info.samples} samples x {info.channels} channels at {info.rate} Hz"
+    headers = source.headers_of(targets)
+    for target, found in headers.items():
+        if found != expected:
+            raise AudioError(f"{source}, {target}: found {found}; the track was made of {expected}")
+    return source.blocks(headers)
 
 
 # ---- dropping

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,25 +172,23 @@ def folder(root: Path, out: str, skip_broken: bool, **options: Any) -> None:
 
 def _export(tracks: Any, out: str, targets: tuple[str, ...], skip_broken: bool, options: dict[str, Any]) -> None:
     from norbert_store._command.output import console, export_progress, print_summary
-    from norbert_store._export.run import export as export_tracks
-    from norbert_store._export.run import first_info
+    from norbert_store._export.tracks import export_tracks
 
     to = console()
-    rate = first_info(tracks, skip_broken).rate
-    transform = _transform(rate, options.pop("n_fft"), options.pop("hop"), options.pop("n_mels"))
+    of_transform = {name: options.pop(name) for name in ("n_fft", "hop", "n_mels")}
+    options["transform"] = partial(_transform, **of_transform)  # the rate is that of the first file
     with (
-        _executor(options.pop("workers"), options.pop("dask")) as executor,
-        export_progress(to, len(tracks)) as on_progress,
+        _workers(options.pop("workers"), options.pop("dask")) as workers,
+        export_progress(to, len(tracks)) as progress,
     ):
         try:
             summary = export_tracks(
                 tracks,
                 out,
-                targets,
-                executor=executor,
+                targets=targets,
+                workers=workers,
                 skip_broken=skip_broken,
-                on_progress=on_progress,
-                transform=transform,
+                progress=progress,
                 **options,
             )
         except KeyboardInterrupt:
@@ -198,7 +197,7 @@ def _export(tracks: Any, out: str, targets: tuple[str, ...], skip_broken: bool, 
 
 
 @contextmanager
-def _executor(workers: int | None, dask: str | None) -> Iterator[Executor | None]:
+def _workers(workers: int | None, dask: str | None) -> Iterator[int | Executor | None]:
     """Processes on this machine, or on those of a Dask cluster."""
     if dask is not None:
         if workers is not None:
@@ -209,13 +208,8 @@ def _executor(workers: int | None, dask: str | None) -> Iterator[Executor | None
             raise ImportError("--dask needs the package distributed: pip install 'norbert_store[dask]'") from None
         with Client(dask) as client:  # type: ignore[no-untyped-call]
             yield client.get_executor()
-    elif workers is not None and workers > 1:
-        from norbert_store._export.parallel import process_pool
-
-        with process_pool(workers) as pool:
-            yield pool
     else:
-        yield None
+        yield workers
 
 
 def _transform(rate: int, n_fft: int, hop: int, n_mels: int | None) -> Any:

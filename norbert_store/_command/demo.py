@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from norbert_store._command.demo_music import write_musdb
 from norbert_store._command.output import counted, export_progress, print_summary
+from norbert_store._export.run import export_musdb
 from norbert_store._show import save_plot
 from norbert_store._sources.files import write_audio
-from norbert_store._sources.musdb import export_musdb
 from norbert_store._store import open as open_store
 from norbert_store.errors import StoreExistsError
 
@@ -46,8 +46,8 @@ def run_demo(out: str | os.PathLike[str], tracks: int, seconds: float, console: 
     say(f"Writing {counted(tracks, 'track')} of synthetic music, as MUSDB18-HQ is laid out, to {folder / 'musdb'}")
     write_musdb(folder / "musdb", tracks, seconds)
     place = folder / "musdb.zarr"
-    with export_progress(console, tracks) as on_progress:
-        summary = export_musdb(folder / "musdb", place, title="norbert_store demo", on_progress=on_progress)
+    with export_progress(console, tracks) as progress:
+        summary = export_musdb(folder / "musdb", place, title="norbert_store demo", progress=progress)
     say()
     print_summary(console, summary)
 

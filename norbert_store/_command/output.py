@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from norbert_store._export import run as export
+from norbert_store._export import summary as export
 from norbert_store._store import Store, selection_of
 from norbert_store._track import Track
 
@@ -100,7 +100,7 @@ def print_summary(to: Console, summary: export.Summary) -> None:
     there = f" ({before} of them {'was' if before == 1 else 'were'} there before)" if before else ""
     speed = f": {summary.speed:.0f} x real time" if summary.written else ""
     to.print(
-        f"{counted(summary.tracks, 'track')}, {length}, written to {summary.store}{there} in "
+        f"{counted(summary.tracks, 'track')}, {length}, written to {summary.location}{there} in "
         f"{summary.elapsed_seconds:.1f} s{speed}"
     )
     rows = []
@@ -110,7 +110,7 @@ def print_summary(to: Console, summary: export.Summary) -> None:
         ("this store", summary.store_bytes),
     ):
         share = f"{100 * size / summary.audio_bytes:.1f} %" if summary.audio_bytes else ""
-        rows.append((title, f"{size / 1e6:,.1f} MB", f"{size / max(summary.stem_seconds, 1e-9) / 1e3:,.1f}", share))
+        rows.append((title, f"{size / 1e6:,.1f} MB", f"{size / summary.stem_seconds / 1e3:,.1f}", share))
     _print_table(to, ("", "size", "kB/s a stem", "of the audio"), "lrrr", rows)
     if summary.skipped:
         to.print(f"{counted(len(summary.skipped), 'track')} left out:")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from norbert_store._format.layout import SHARD_CHUNKS, Layout
 from norbert_store._sources.files import AudioInfo
@@ -20,10 +20,25 @@ _MOST_SHARD_CHUNKS = 4096
 
 @dataclass(frozen=True)
 class PlannedTrack:
-    """A track, and the chunks along time that it takes."""
+    """A track, and what its first header tells.
 
-    source: SourceTrack
+    Attributes
+    ----------
+    track : SourceTrack
+    chunks : int
+        Along time, that it takes.
+    headers : mapping of str to AudioInfo
+        Those that were read, by stem: who reads the audio compares it with them.
+    """
+
+    track: SourceTrack
     chunks: int
+    headers: Mapping[str, AudioInfo] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the track."""
+        return self.track.name
 
 
 @dataclass(frozen=True)
@@ -32,23 +47,23 @@ class PlannedBundle:
 
     Attributes
     ----------
-    tracks : tuple of SourceTrack
+    tracks : tuple of PlannedTrack
     first_chunk, end_chunk : int
         Along the packed axis; whole shards.
     """
 
-    tracks: tuple[SourceTrack, ...]
+    tracks: tuple[PlannedTrack, ...]
     first_chunk: int
     end_chunk: int
 
 
-def placement(tracks: int, targets: int, info: AudioInfo) -> dict[str, int]:
+def placement(tracks: int, targets: int, info: AudioInfo) -> tuple[int, int]:
     """Tracks in a bundle and chunks in a shard: one track a bundle, or so many that there are not too many files."""
     bundle_tracks = math.ceil(tracks * targets / _MOST_SHARDS)
     if bundle_tracks == 1:
-        return {}
+        return 1, SHARD_CHUNKS
     chunks = math.ceil(info.seconds / 6) * bundle_tracks  # a chunk of the default shape takes about six seconds
-    return {"bundle_tracks": bundle_tracks, "shard_chunks": min(max(chunks, SHARD_CHUNKS), _MOST_SHARD_CHUNKS)}
+    return bundle_tracks, min(max(chunks, SHARD_CHUNKS), _MOST_SHARD_CHUNKS)
 
 
 def plan_bundles(
@@ -57,9 +72,9 @@ def plan_bundles(
     """Put tracks into bundles, one after the other from a shard's beginning on."""
     bundles = []
     for begin in range(0, len(tracks), bundle_tracks):
-        members = tracks[begin : begin + bundle_tracks]
+        members = tuple(tracks[begin : begin + bundle_tracks])
         end_chunk = layout.whole_shards(first_chunk + sum(track.chunks for track in members))
-        bundles.append(PlannedBundle(tuple(track.source for track in members), first_chunk, end_chunk))
+        bundles.append(PlannedBundle(members, first_chunk, end_chunk))
         first_chunk = end_chunk
     return bundles
 
@@ -92,7 +107,7 @@ def plan_rest(
     if plan is not None:
         rest = [bundle for bundle in plan if bundle.first_chunk >= free_chunk]
     done = committed.keys() | {track.name for bundle in rest for track in bundle.tracks}
-    missing = [track for track in tracks if track.source.name not in done]
+    missing = [track for track in tracks if track.name not in done]
     free_chunk = max([free_chunk, *(bundle.end_chunk for bundle in rest)])
     return rest + plan_bundles(missing, bundle_tracks, layout, free_chunk)
 

@@ -1,6 +1,7 @@
-"""Audio files to blocks of samples: one stem a file by libsndfile, or all stems of an MP4 in one pass by FFmpeg.
+"""Audio files to blocks of samples, and back: plain files by libsndfile, files with a stream per stem by FFmpeg.
 
-The *source* of a track is a folder with a file per stem, one file with a stream per stem, or one plain file.
+Whoever reads a file may hand in what its header said before: the file is compared with it, and its header isn't read
+twice.
 
 Conventions
 -----------
@@ -12,13 +13,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +32,6 @@ Block = NDArray[np.float32]
 Audio = NDArray[np.floating[Any]]
 
 BLOCK_SAMPLES = 1 << 18
-STEM_SUFFIXES = (".mp4", ".m4a")
 
 # libsndfile takes the length of a file that was cut off from its size, and tells of it in its log alone.
 _CUT_OFF = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")
@@ -68,6 +66,9 @@ class AudioInfo:
         """Length in seconds."""
         return self.samples / self.rate
 
+    def __str__(self) -> str:
+        return f"{self.samples} samples x {self.channels} channels at {self.rate} Hz"
+
 
 def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
     """Read the header of an audio file that libsndfile knows (WAV, FLAC, Ogg, MP3, AIFF, ...).
@@ -96,30 +97,40 @@ def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
     return AudioInfo(int(info.samplerate), int(info.channels), int(info.frames))
 
 
-def read_blocks(path: str | os.PathLike[str]) -> Iterator[Block]:
+def read_blocks(path: str | os.PathLike[str], header: AudioInfo | None = None) -> Iterator[Block]:
     """Read an audio file in blocks.
+
+    Parameters
+    ----------
+    path : str or path
+    header : AudioInfo, optional
+        What `audio_info` said of it before.
 
     Raises
     ------
     SourceError, AudioError
-        As `audio_info`; also where the file ends before its header says.
+        As `audio_info`; also where the file isn't as long any more as it was then, or ends before its header says.
     """
     import soundfile
 
-    info = audio_info(path)
+    if header is None:
+        header = audio_info(path)
+    else:
+        check_file(path)
     found = 0
     try:
         with soundfile.SoundFile(os.fspath(path)) as file:
+            _check_same(path, header, AudioInfo(int(file.samplerate), int(file.channels), int(file.frames)))
             while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
                 found += len(block)
                 yield block
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{os.fspath(path)} can't be read on after {found} samples: {error.error_string}") from None
-    if found != info.samples:
-        raise AudioError(f"{os.fspath(path)} is cut off: its header says {info.samples} samples, found {found}")
+    if found != header.samples:
+        raise AudioError(f"{os.fspath(path)} is cut off: its header says {header.samples} samples, found {found}")
 
 
-def stems_info(path: str | os.PathLike[str]) -> dict[str, AudioInfo]:
+def stems_info(path: str | os.PathLike[str], alone: str | None = None) -> dict[str, AudioInfo]:
     """Read which stems an MP4 with one audio stream per stem holds.
 
     Parameters
@@ -127,6 +138,8 @@ def stems_info(path: str | os.PathLike[str]) -> dict[str, AudioInfo]:
     path : str or path
         Such as MUSDB18's ``.stem.mp4``. The names of stems are in the streams' ``handler_name``; where there are five
         streams without names, they are taken in MUSDB18's order.
+    alone : str, optional
+        The stem that a single stream is taken for, whatever its name.
 
     Returns
     -------
@@ -141,30 +154,41 @@ def stems_info(path: str | os.PathLike[str]) -> dict[str, AudioInfo]:
         If it can't be read, or has no audio streams, or two of the same name.
     """
     with _open_container(path) as container:
-        names = _stem_names(container, path)
-        return {
-            name: AudioInfo(int(stream.rate), int(stream.codec_context.channels), _stream_samples(stream))
-            for name, stream in zip(names, container.streams.audio, strict=True)
-        }
+        return {name: _stream_info(stream) for name, stream in _streams(container, path, alone).items()}
 
 
-def read_stems(path: str | os.PathLike[str]) -> Iterator[tuple[str, Block]]:
-    """Read all stems of an MP4 in one pass: (name of the stem, block), in the order in which they lie in the file.
+def read_stems(
+    path: str | os.PathLike[str], headers: Mapping[str, AudioInfo] | None = None, alone: str | None = None
+) -> Iterator[tuple[str, Block]]:
+    """Read stems of an MP4 in one pass: (name of the stem, block), in the order in which they lie in the file.
 
     What decoders add at the end is cut off, and what they leave out there is silent, so that every stem is as long as
     its stream says.
 
+    Parameters
+    ----------
+    path : str or path
+    headers : mapping of str to AudioInfo, optional
+        The stems that are wanted, and what `stems_info` said of them before; all stems if left out.
+    alone : str, optional
+        As for `stems_info`.
+
     Raises
     ------
     SourceError, AudioError
-        As `stems_info`.
+        As `stems_info`; also where a stem isn't as long any more as it was then, or ends before its stream says.
     """
     import av
 
     with _open_container(path) as container:
-        streams = list(container.streams.audio)
-        names = dict(zip((stream.index for stream in streams), _stem_names(container, path), strict=True))
-        left = {stream.index: _stream_samples(stream) for stream in streams}
+        found = _streams(container, path, alone)
+        infos = {name: _stream_info(stream) for name, stream in found.items()}
+        for name, header in (headers or {}).items():
+            _check_same(f"{os.fspath(path)}, {name}", header, infos.get(name))
+        wanted = infos if headers is None else headers
+        streams = [stream for name, stream in found.items() if name in wanted]
+        names = {stream.index: name for name, stream in found.items()}
+        left = {stream.index: infos[names[stream.index]].samples for stream in streams}
         try:
             for packet in container.demux(streams):
                 index = packet.stream.index
@@ -182,71 +206,6 @@ def read_stems(path: str | os.PathLike[str]) -> Iterator[tuple[str, Block]]:
     short = ", ".join(f"{names[index]} by {count}" for index, count in left.items() if count > 0)
     if short:
         raise AudioError(f"{os.fspath(path)} is cut off: samples are missing from {short}")
-
-
-def read_stem(source: str | os.PathLike[str], stem: str) -> tuple[AudioInfo, Iterator[Block]]:
-    """Read one stem of a track's source, in blocks.
-
-    Parameters
-    ----------
-    source : str or path
-        A folder that holds ``<stem>.wav``, a file with one stream per stem (``.stem.mp4``), a plain audio file (taken
-        as it is), or a ``file:`` URI of one of these.
-    stem : str
-        Such as "mixture".
-
-    Returns
-    -------
-    info : AudioInfo
-    blocks : iterator of ndarray of float32
-        (samples, channels)
-
-    Raises
-    ------
-    SourceError
-        If there is no such file, or it has no such stem.
-    AudioError
-        If it can't be read.
-    """
-    path = local_path(source)
-    if path.is_dir():
-        path = path / f"{stem}.wav"
-    if not has_stems(path):
-        return audio_info(path), read_blocks(path)
-    stems = stems_info(path)
-    if len(stems) == 1:
-        (stem,) = stems
-    if stem not in stems:
-        raise SourceError(f"{path} has no stem {stem!r}; it has {', '.join(map(repr, stems))}")
-    return stems[stem], (block for name, block in read_stems(path) if name == stem)
-
-
-def local_path(source: str | os.PathLike[str]) -> Path:
-    """Take a path, or a ``file:`` URI, as a path.
-
-    Raises
-    ------
-    SourceError
-        If it is another kind of URI.
-    """
-    text = os.fspath(source)
-    if "://" not in text:
-        return Path(text)
-    parts = urlsplit(text)
-    if parts.scheme != "file":
-        raise SourceError(f"audio at {text} can't be read from here; fetch it first")
-    return Path(url2pathname(parts.path))
-
-
-def source_reference(path: Path, store_folder: Path | None) -> str:
-    """Write where a source is: relative to the folder that holds the store, or a URI where the store is elsewhere."""
-    if store_folder is None:
-        return path.absolute().as_uri()
-    try:
-        # resolved, since the way back from the store may not lead through the links that led there
-        return Path(os.path.relpath(path.resolve(), store_folder.resolve().parent)).as_posix()
-    except ValueError:  # on Windows, another drive
-        return path.absolute().as_uri()
 
 
 def write_audio(path: str | os.PathLike[str], blocks: Iterable[Audio], rate: int, channels: int) -> None:
@@ -317,15 +276,17 @@ def check_file(path: str | os.PathLike[str]) -> None:
         raise AudioError(f"{os.fspath(path)} is empty (0 bytes)")
 
 
-def has_stems(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is named like a file that holds one stream per stem."""
-    return Path(path).suffix.lower() in STEM_SUFFIXES
+def _check_same(path: str | os.PathLike[str], header: AudioInfo, now: AudioInfo | None) -> None:
+    if now != header:
+        raise AudioError(
+            f"{os.fspath(path)} was changed since its header was read: that said {header}, found {now or 'nothing'}"
+        )
 
 
 def _open_container(path: str | os.PathLike[str]) -> av.container.InputContainer:
     try:
         import av
-    except ImportError:
+    except ModuleNotFoundError:
         raise SourceError(f"reading {os.fspath(path)} needs PyAV: pip install 'norbert_store[musdb]'") from None
     check_file(path)
     try:
@@ -335,17 +296,24 @@ def _open_container(path: str | os.PathLike[str]) -> av.container.InputContainer
         raise AudioError(f"{os.fspath(path)} can't be read as audio: {error.strerror}") from None
 
 
-def _stem_names(container: av.container.InputContainer, path: str | os.PathLike[str]) -> list[str]:
+def _streams(container: av.container.InputContainer, path: str | os.PathLike[str], alone: str | None) -> dict[str, Any]:
+    """Audio streams by the stem that each holds, in their order."""
     streams = container.streams.audio
     if not streams:
         raise AudioError(f"{os.fspath(path)} holds no audio")
+    if len(streams) == 1 and alone is not None:
+        return {alone: streams[0]}
     names = [str(stream.metadata.get("handler_name", "")) for stream in streams]
     # players' tools write one generic name, or none, over all streams
     if len(set(names)) == len(names) and all(names):
-        return names
+        return dict(zip(names, streams, strict=True))
     if len(names) == len(_MUSDB_ORDER):
-        return list(_MUSDB_ORDER)
+        return dict(zip(_MUSDB_ORDER, streams, strict=True))
     raise AudioError(f"{os.fspath(path)} has {len(names)} streams whose handler_name doesn't tell them apart: {names}")
+
+
+def _stream_info(stream: Any) -> AudioInfo:
+    return AudioInfo(int(stream.rate), int(stream.codec_context.channels), _stream_samples(stream))
 
 
 def _stream_samples(stream: Any) -> int:

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
 
-from norbert_store._export.run import Progress, Summary, export
+from norbert_store._sources.source import MIXTURE, Source
 from norbert_store._sources.track import SourceTrack
-from norbert_store._storage.storage import Location
 from norbert_store.errors import SourceError
 
-TARGETS = ("mixture",)
+TARGETS = (MIXTURE,)
 SPLITS = ("train", "valid", "validation", "test", "eval")
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64")
 
@@ -43,31 +39,8 @@ def folder_tracks(root: str | os.PathLike[str]) -> list[SourceTrack]:
     return [_track(folder, path, stems[path.with_suffix("")] == 1) for path in files]
 
 
-def export_folder(
-    root: str | os.PathLike[str],
-    out: Location,
-    *,
-    executor: Executor | None = None,
-    resume: bool = False,
-    skip_broken: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
-    **options: Any,
-) -> Summary:
-    """Export all audio files below a folder into a new store; parameters and errors as for `export_musdb`."""
-    return export(
-        folder_tracks(root),
-        out,
-        TARGETS,
-        executor=executor,
-        resume=resume,
-        skip_broken=skip_broken,
-        on_progress=on_progress,
-        **options,
-    )
-
-
 def _track(folder: Path, path: Path, alone: bool) -> SourceTrack:
     relative = path.relative_to(folder)
     split = relative.parts[0] if len(relative.parts) > 1 and relative.parts[0] in SPLITS else ""
     name = relative.with_suffix("") if alone else relative
-    return SourceTrack(name.as_posix(), split, path, {"mixture": path})
+    return SourceTrack(name.as_posix(), split, Source.of_files({MIXTURE: path}))

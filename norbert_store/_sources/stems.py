@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from norbert_store._sources import files as audio_files
+from norbert_store._sources.files import BLOCK_SAMPLES, AudioInfo
+from norbert_store._sources.source import Source
 from norbert_store._spectra.stft import as_audio
 from norbert_store.errors import AudioError, TrackError
 
@@ -24,17 +26,21 @@ Stems = Mapping[str, Stem | None] | Iterable[tuple[str, ArrayLike]]
 """All stems of a track by target; or blocks of all of them in any order, each with its target."""
 
 
-def blocks_of_stems(stems: Stems, targets: Sequence[str], rate: int) -> Iterator[tuple[str, NDArray[Any]]]:
+def blocks_of_stems(
+    stems: Stems | Source, targets: Sequence[str], rate: int, headers: Mapping[str, AudioInfo] | None = None
+) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield all blocks of all stems, each with its target.
 
     Parameters
     ----------
-    stems : mapping or iterable
-        As `Stems` says.
+    stems : Source, mapping or iterable
+        A track's source, or as `Stems` says.
     targets : sequence of str
         Those that there may be.
     rate : int
         Samples per second that files must have.
+    headers : mapping of str to AudioInfo, optional
+        Headers of a source that were read before; if left out, all are read here.
 
     Raises
     ------
@@ -43,20 +49,36 @@ def blocks_of_stems(stems: Stems, targets: Sequence[str], rate: int) -> Iterator
     AudioError, SourceError
         If audio can't be read, has another rate, or files differ in length.
     """
-    if hasattr(stems, "shape") or isinstance(stems, str | os.PathLike):
+    if isinstance(stems, Source):
+        headers = stems.headers(headers)
+        stems.check(headers, targets, rate)
+        yield from stems.blocks(headers)
+    elif hasattr(stems, "shape") or isinstance(stems, str | os.PathLike):
         raise AudioError(f"expected stems by target, such as {{{targets[0]!r}: audio}}; found {type(stems).__name__}")
-    if not isinstance(stems, Mapping):
+    elif not isinstance(stems, Mapping):
         for target, block in stems:
             check_target(target, targets)
             yield target, as_audio(block)
-        return
-    present = {target: stem for target, stem in stems.items() if stem is not None}
-    for target in present:
-        check_target(target, targets)
-    _check_files(present, rate)
-    for target, stem in present.items():
+    else:
+        present = {target: stem for target, stem in stems.items() if stem is not None}
+        for target in present:
+            check_target(target, targets)
+        yield from _blocks_of_mapping(present, targets, rate)
+
+
+def _blocks_of_mapping(
+    stems: Mapping[str, Stem], targets: Sequence[str], rate: int
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    files = {target: Path(stem) for target, stem in stems.items() if isinstance(stem, str | os.PathLike)}
+    source = Source(None, files)
+    headers = source.headers_of(list(files)) if files else {}
+    source.check(headers, targets, rate)
+    for target, stem in stems.items():
+        if target in headers:
+            yield from source.blocks({target: headers[target]})
+            continue
         blocks = 0
-        for block in _stem_blocks(stem):
+        for block in _blocks(stem):
             blocks += 1
             yield target, block
         if not blocks:
@@ -69,30 +91,11 @@ def check_target(target: str, targets: Sequence[str]) -> None:
         raise TrackError(f"the store has no target {target!r}; it has {', '.join(map(repr, targets))}")
 
 
-def _check_files(stems: Mapping[str, Stem], rate: int) -> None:
-    """Compare the headers of all stems that are files, before any of them is read."""
-    lengths: dict[str, int] = {}
-    for target, stem in stems.items():
-        if not isinstance(stem, str | os.PathLike):
-            continue
-        info = audio_files.audio_info(stem)
-        if info.rate != rate:
-            raise AudioError(
-                f"{os.fspath(stem)} has {info.rate} samples per second; the store has {rate}: resample it before"
-            )
-        lengths[target] = info.samples
-    if len(set(lengths.values())) > 1:
-        found = ", ".join(f"{target} {samples}" for target, samples in lengths.items())
-        raise AudioError(f"its stems differ in length (samples: {found}); cut or pad them to the same")
-
-
-def _stem_blocks(stem: Stem) -> Iterator[NDArray[Any]]:
-    if isinstance(stem, str | os.PathLike):
-        yield from audio_files.read_blocks(stem)
-    elif hasattr(stem, "shape") or isinstance(stem, list | tuple):
+def _blocks(stem: Stem) -> Iterator[NDArray[Any]]:
+    if hasattr(stem, "shape") or isinstance(stem, list | tuple):
         samples = as_audio(stem)  # type: ignore[arg-type]
-        for start in range(0, len(samples), audio_files.BLOCK_SAMPLES):
-            yield samples[start : start + audio_files.BLOCK_SAMPLES]
+        for start in range(0, len(samples), BLOCK_SAMPLES):
+            yield samples[start : start + BLOCK_SAMPLES]
     elif isinstance(stem, Iterable):
         for block in stem:
             yield as_audio(block)

@@ -6,7 +6,7 @@ target is in memory, encoded. A track that fails is undone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,6 @@ from norbert_store._encode.search import ChunkEncoder, Encoding
 from norbert_store._format.document import Document
 from norbert_store._format.layout import shard_key
 from norbert_store._format.shard import ChunkPlace, pack, with_checksum
-from norbert_store._sources.stems import Stems, blocks_of_stems
 from norbert_store._spectra.bins import StoredTransform
 from norbert_store._spectra.levels import TOLERANCE, as_floats, check_magnitude, round_up
 from norbert_store._spectra.stft import StftStream
@@ -89,23 +88,24 @@ class Bundle:
         self._open = {target: _OpenShard() for target in document.targets}
         self._written_by_track: list[str] = []
 
-    def add(self, name: str, stems: Stems) -> Place:
+    def add(self, name: str, blocks: Iterable[tuple[str, NDArray[Any]]]) -> Place:
         """Take a track of audio.
 
         Parameters
         ----------
         name : str
             For errors.
-        stems : mapping or iterable
-            As `norbert_store._writer.Writer.add` takes them.
+        blocks : iterable of (str, ndarray)
+            A target of the store, and its next samples (samples, channels); targets may take turns as they like.
 
         Raises
         ------
-        TrackError, AudioError, SourceError, MagnitudeError
-            As `Writer.add`.
+        AudioError, MagnitudeError
+            If the audio doesn't fit the store. What the iterable raises comes with the track's name, if it is an error
+            of this library.
         """
         with self.track(name) as track:
-            for target, block in blocks_of_stems(stems, self.document.targets, self.transform.stft.rate):
+            for target, block in blocks:
                 track.push(target, block)
             return track.place(samples=track.finish())
 
@@ -142,7 +142,7 @@ class Bundle:
             If the place belongs to the next bundle.
         """
         if self.end_chunk is not None and chunk >= self.end_chunk:
-            raise AudioError(f"target {target!r} is longer than the header of its file says; write the file anew")
+            raise AudioError(f"target {target!r} goes on beyond the place that was planned for the track")
         number, within = divmod(chunk, self.document.layout.shard_chunks)
         shard = self._open[target]
         if number != shard.number:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -74,13 +74,14 @@ class Committer:
         self.storage = storage
         self._lock = lock
         self._labels = document.labels
-        self._names = set(self._column("name", 0))
-        block, _ = document.layout.block_of(document.tracks)
-        columns = {column.name: self._column(column.name, block) for column in document.columns}
+        last, _ = document.layout.block_of(document.tracks)
+        blocks = document.layout.blocks(document.tracks)
+        columns = {column.name: self._column(column.name, range(last, blocks)) for column in document.columns}
         # rows of the table's last chunk, which is written again when rows are added
         self._last_rows: list[Row] = [
             dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
         ]
+        self._names = set(self.column("name"))
         self._waiting: list[Row] = []
         self._committed_at = time.monotonic()
 
@@ -126,8 +127,14 @@ class Committer:
             raise
 
     @classmethod
-    def of(cls, storage: Storage) -> Committer:
+    def of(cls, storage: Storage, check: Callable[[Document], None] | None = None) -> Committer:
         """Go on with a store, after what a process that died has left behind is deleted.
+
+        Parameters
+        ----------
+        storage : Storage
+        check : callable, optional
+            Called with the document before anything is changed; what it raises leaves the store as it is.
 
         Raises
         ------
@@ -146,6 +153,8 @@ class Committer:
             # what another writer committed while this one waited at the door
             document = Document.from_json(storage.get(ROOT_KEY) or data, storage.name)
             document.layout.check_own_codecs(storage.name, "can't be written on")
+            if check is not None:
+                check(document)
             transform = transform_from_config(document.transform, _frequencies(storage, document))
             _sweep(storage, document)
             return cls(storage, document, transform, lock)
@@ -237,11 +246,16 @@ class Committer:
         finally:
             self._lock.release()
 
-    def _column(self, name: str, first_block: int) -> list[Any]:
-        """Read a column from a block of rows on."""
+    def column(self, name: str) -> list[Any]:
+        """Values of one of the columns that every table has, for all rows that are committed."""
+        last, _ = self.document.layout.block_of(self.document.tracks)
+        return self._column(name, range(last)) + [row[name] for row in self._last_rows]
+
+    def _column(self, name: str, blocks: range) -> list[Any]:
+        """Read some blocks of a column."""
         metadata = self.document.arrays()[f"{TRACK_GROUP}/{name}"]
         values: list[Any] = []
-        for block in range(first_block, self.document.layout.blocks(self.document.tracks)):
+        for block in blocks:
             found = _read_block(self.storage, f"{TRACK_GROUP}/{name}", metadata, block)
             values += found[: len(self.document.layout.block_rows(block, self.document.tracks))].tolist()
         return values

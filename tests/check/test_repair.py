@@ -17,8 +17,8 @@ import norbert_store
 from norbert_store._check.repair import repair
 from norbert_store._check.report import Report
 from norbert_store._check.verify import verify
+from norbert_store._export.run import export_folder
 from norbert_store._format.shard import PLACE_BYTES, index_bytes
-from norbert_store._sources.layouts import export_folder
 from norbert_store._storage.lock import WriterLock
 from norbert_store._storage.storage import Storage
 from norbert_store.errors import DamagedError, FormatError, StorageError, StoreInUseError, StoreNotFoundError

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,6 +185,27 @@ def test_broken_tracks_are_skipped_and_named(run, fails, here):
     assert "bass.wav is cut off" in first
     assert name in second
     assert "vocals.wav is empty" in second
+
+
+@pytest.mark.parametrize("options", [[], ["--n-fft", "512"]])
+def test_an_export_reads_each_header_once(run, here, monkeypatch, options):
+    info, read = soundfile.info, []
+
+    def counted(file, *arguments, **options):
+        read.append(Path(file))
+        return info(file, *arguments, **options)
+
+    monkeypatch.setattr("soundfile.info", counted)
+    assert run("export", "musdb", "musdb", "new.zarr", "--effort", "0", *options)[0] == 0
+    assert sorted(read) == sorted(Path("musdb").rglob("*.wav"))
+
+
+def test_an_export_of_which_nothing_came_into_the_store_fails(fails, here):
+    for path in (here / "musdb").rglob("*.wav"):
+        soundfile.write(path, np.full((4000, 2), 3.0), RATE, subtype="FLOAT")
+    assert "none of the 3 tracks could be written to new.zarr; the first: " in fails(
+        "export", "musdb", "musdb", "new.zarr", "--skip-broken", "--effort", "0"
+    )
 
 
 def test_export_errors(fails, here):

@@ -23,7 +23,8 @@ from zarr.storage import MemoryStore
 import norbert_store
 from norbert_store._check.verify import verify
 from norbert_store._export.parallel import in_order, process_pool
-from norbert_store._export.run import export
+from norbert_store._export.tracks import export_tracks
+from norbert_store._sources.source import Source
 from norbert_store._sources.track import SourceTrack
 from norbert_store.errors import MagnitudeError, WorkerError
 
@@ -58,7 +59,7 @@ def tracks(root):
         for j, file in enumerate(files.values()):
             file.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(file, noise((i, j), 1000 * (1 + 5 * i % 7)), RATE, subtype="FLOAT")
-        found.append(SourceTrack(f"track {i}", "train", root / "audio" / f"{i}", files, {"number": i}))
+        found.append(SourceTrack(f"track {i}", "train", Source(root / "audio" / f"{i}", files), {"number": i}))
     return found
 
 
@@ -68,7 +69,7 @@ def whole(root, tracks):
     found = {}
     for bundle_tracks in (1, 3):
         path = root / f"whole {bundle_tracks}.zarr"
-        export(tracks, path, TARGETS, bundle_tracks=bundle_tracks, **OPTIONS)
+        export_tracks(tracks, path, targets=TARGETS, bundle_tracks=bundle_tracks, **OPTIONS)
         found[bundle_tracks] = files_below(path)
     return found
 
@@ -183,6 +184,26 @@ def test_calls_are_made_again_when_they_are_asked_for_again(executor, steps):
         assert steps.numbers("ended") == {0, 1, 2}
 
 
+# ---- workers by their number
+
+
+@pytest.mark.parametrize("workers", [1, 2, np.int64(2)])
+def test_a_number_of_workers_gives_the_same_bytes(tracks, whole, tmp_path, root, workers):
+    path = root / f"{tmp_path.name}.zarr"
+    before = set(multiprocessing.active_children())
+    summary = export_tracks(tracks, path, targets=TARGETS, workers=workers, **OPTIONS)
+    assert summary.written == len(tracks)
+    assert files_below(path) == whole[1]
+    assert set(multiprocessing.active_children()) <= before
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "2", True])
+def test_a_number_of_workers_that_is_none(tracks, tmp_path, workers):
+    with pytest.raises(ValueError, match="workers must be a whole number of at least 1, found"):
+        export_tracks(tracks, tmp_path / "x.zarr", targets=TARGETS, workers=workers, **OPTIONS)
+    assert not (tmp_path / "x.zarr").exists()
+
+
 # ---- workers that die
 
 
@@ -286,13 +307,13 @@ def test_workers_that_are_only_starting_do_so_too():
 @pytest.mark.parametrize("bundle_tracks", [1, 3])
 def test_export_is_that_of_one_process(root, tracks, whole, executor, bundle_tracks, request):
     path, told = root / f"{request.node.name}.zarr", []
-    summary = export(
+    summary = export_tracks(
         tracks,
         path,
-        TARGETS,
-        executor=executor,
+        targets=TARGETS,
+        workers=executor,
         bundle_tracks=bundle_tracks,
-        on_progress=told.append,
+        progress=told.append,
         **OPTIONS,
     )
     assert files_below(path) == whole[bundle_tracks]
@@ -307,14 +328,14 @@ def test_tracks_that_are_left_out_are_the_same_ones(root, tracks, executor, requ
     soundfile.write(loud, np.full((3000, 2), 300.0), RATE, subtype="FLOAT")
     listed = [
         *tracks[:2],
-        SourceTrack("loud", "", loud, {"mixture": loud}, {"number": -1}),
-        SourceTrack("gone", "", loud, {"mixture": root / "gone.wav"}, {"number": -1}),
-        SourceTrack("track 1", "", loud, tracks[2].files, {"number": -1}),
+        SourceTrack("loud", "", Source(loud, {"mixture": loud}), {"number": -1}),
+        SourceTrack("gone", "", Source(loud, {"mixture": root / "gone.wav"}), {"number": -1}),
+        SourceTrack("track 1", "", Source(loud, tracks[2].source.files), {"number": -1}),
         *tracks[2:5],
     ]
     paths = [root / f"one {request.node.name}.zarr", root / f"{request.node.name}.zarr"]
     summaries = [
-        export(listed, path, TARGETS, executor=worker, skip_broken=True, bundle_tracks=2, **OPTIONS)
+        export_tracks(listed, path, targets=TARGETS, workers=worker, skip_broken=True, bundle_tracks=2, **OPTIONS)
         for path, worker in zip(paths, (None, executor), strict=True)
     ]
     assert files_below(paths[0]) == files_below(paths[1])
@@ -325,15 +346,15 @@ def test_tracks_that_are_left_out_are_the_same_ones(root, tracks, executor, requ
 def test_error_in_a_bundle_keeps_what_is_before_it(root, tracks, whole, executor, request):
     loud = root / "audio" / "loud.wav"
     soundfile.write(loud, np.full((3000, 2), 300.0), RATE, subtype="FLOAT")
-    listed = [*tracks[:4], SourceTrack("loud", "", loud, {"mixture": loud}, {"number": -1}), *tracks[4:]]
+    listed = [*tracks[:4], SourceTrack("loud", "", Source(loud, {"mixture": loud}), {"number": -1}), *tracks[4:]]
     path = root / f"{request.node.name}.zarr"
     with pytest.raises(
         MagnitudeError, match="track 'loud': target 'mixture' has a magnitude of .*resume=True continues there"
     ):
-        export(listed, path, TARGETS, executor=executor, **OPTIONS)
+        export_tracks(listed, path, targets=TARGETS, workers=executor, **OPTIONS)
     assert norbert_store.open(path).names == [f"track {i}" for i in range(4)]
     assert verify(path)
-    export(tracks, path, TARGETS, executor=executor, resume=True, **OPTIONS)
+    export_tracks(tracks, path, targets=TARGETS, workers=executor, resume=True, **OPTIONS)
     assert files_below(path) == whole[1]
 
 
@@ -347,7 +368,7 @@ def test_workers_that_are_killed_meanwhile_leave_no_trace(root, tracks, whole):
             killed.append(process)
 
     with process_pool(2) as pool:
-        export(tracks, path, TARGETS, executor=pool, on_progress=kill_one, **OPTIONS)
+        export_tracks(tracks, path, targets=TARGETS, workers=pool, progress=kill_one, **OPTIONS)
     assert len(killed) == 2
     assert files_below(path) == whole[1]
 
@@ -360,7 +381,7 @@ def test_what_a_worker_that_died_had_begun_to_write_is_swept(root, tracks, whole
             (path / "magnitude/c/0/0/99").mkdir()
             (path / "magnitude/c/0/0/99/0.0123abcd.partial").write_bytes(b"begun")
 
-    export(tracks, path, TARGETS, executor=pool, on_progress=leave_one, **OPTIONS)
+    export_tracks(tracks, path, targets=TARGETS, workers=pool, progress=leave_one, **OPTIONS)
     assert files_below(path) == whole[1]
 
 
@@ -377,13 +398,13 @@ def test_workers_that_are_always_killed_are_an_error_and_the_store_is_whole(root
         killer.start()
         try:
             with pytest.raises(WorkerError, match="workers died 3 times in a row"):
-                export(tracks, path, TARGETS, executor=pool, **OPTIONS)
+                export_tracks(tracks, path, targets=TARGETS, workers=pool, **OPTIONS)
         finally:
             ended.set()
             killer.join()
     assert verify(path)
     assert not (path / "writer.lock").exists()
-    export(tracks, path, TARGETS, resume=True, **OPTIONS)
+    export_tracks(tracks, path, targets=TARGETS, resume=True, **OPTIONS)
     assert files_below(path) == whole[1]
 
 
@@ -391,9 +412,9 @@ def test_workers_that_are_always_killed_are_an_error_and_the_store_is_whole(root
 def test_memory_of_this_process_is_no_place_for_others_to_write(tracks, place, pool):
     location = place()
     with pytest.raises(ValueError, match="other processes can't write into the memory of this one"):
-        export(tracks, location, TARGETS, executor=pool, **OPTIONS)
+        export_tracks(tracks, location, targets=TARGETS, workers=pool, **OPTIONS)
     with ThreadPoolExecutor(2) as threads:
-        export(tracks, location, TARGETS, executor=threads, **OPTIONS)
+        export_tracks(tracks, location, targets=TARGETS, workers=threads, **OPTIONS)
     assert verify(location)
 
 

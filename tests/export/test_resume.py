@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,9 +18,11 @@ import soundfile
 import norbert_store
 from norbert_store._check.verify import verify
 from norbert_store._export.parallel import process_pool
-from norbert_store._export.run import export
-from norbert_store._sources.musdb import export_musdb
+from norbert_store._export.run import export_musdb
+from norbert_store._export.tracks import export_tracks
+from norbert_store._sources.source import Source
 from norbert_store._sources.track import SourceTrack
+from norbert_store._storage.folder import LocalKeys
 from norbert_store.errors import (
     NorbertStoreError,
     SourceError,
@@ -53,7 +56,9 @@ def write_track(root, name, seed, samples, split="train"):
     folder.mkdir(parents=True)
     for i, target in enumerate(TARGETS):
         soundfile.write(folder / f"{target}.wav", noise((seed, i), samples), RATE, subtype="FLOAT")
-    return SourceTrack(name, split, folder, {target: folder / f"{target}.wav" for target in TARGETS}, {"seed": seed})
+    return SourceTrack(
+        name, split, Source(folder, {target: folder / f"{target}.wav" for target in TARGETS}), {"seed": seed}
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +77,10 @@ def good(root):
     """Tracks of up to three shards; one has no vocals."""
     tracks = [write_track(root / "audio", f"track {i}", i, samples) for i, samples in enumerate(LENGTHS)]
     tracks[4] = SourceTrack(
-        "track 4", "test", tracks[4].path, {"mixture": tracks[4].files["mixture"]}, tracks[4].labels
+        "track 4",
+        "test",
+        Source(tracks[4].source.path, {"mixture": tracks[4].source.files["mixture"]}),
+        tracks[4].labels,
     )
     return tracks
 
@@ -81,11 +89,11 @@ def good(root):
 def broken(root):
     """Tracks by how they are broken: in the header, or at the end of the audio."""
     header = write_track(root / "audio", "header", 100, 3000)
-    header.files["mixture"].write_bytes(b"no audio at all")
+    header.source.files["mixture"].write_bytes(b"no audio at all")
     loud = write_track(root / "audio", "loud", 101, 9000)
     audio = noise(101, 9000)
     audio[-1] = 300.0
-    soundfile.write(loud.files["vocals"], audio, RATE, subtype="FLOAT")
+    soundfile.write(loud.source.files["vocals"], audio, RATE, subtype="FLOAT")
     return {"header": header, "loud": loud}
 
 
@@ -113,7 +121,7 @@ def whole(root):
         key = (tuple(track.name for track in tracks), tuple(options.items()))
         if key not in done:
             place = root / f"whole {len(done)}.zarr"
-            export(tracks, place, TARGETS, **OPTIONS, **options)
+            export_tracks(tracks, place, targets=TARGETS, **OPTIONS, **options)
             assert verify(place)
             done[key] = files_below(place)
         return done[key]
@@ -126,11 +134,11 @@ def files_below(folder):
 
 
 def stop_after(count, error):
-    def on_progress(progress):
+    def tell(progress):
         if progress.done >= count:
             raise error
 
-    return on_progress
+    return tell
 
 
 def assert_beginning(path, tracks, files):
@@ -172,12 +180,12 @@ def test_interrupted_exports_end_as_if_never_interrupted(
     good, path, whole, executors, count, error, executor, bundle_tracks
 ):
     expected = whole(good, bundle_tracks=bundle_tracks)
-    options = {"executor": executors[executor], "bundle_tracks": bundle_tracks, **OPTIONS}
+    options = {"workers": executors[executor], "bundle_tracks": bundle_tracks, **OPTIONS}
     with pytest.raises(error):
-        export(good, path, TARGETS, on_progress=stop_after(count, error), **options)
+        export_tracks(good, path, targets=TARGETS, progress=stop_after(count, error), **options)
     done = assert_beginning(path, good, expected)
     assert count - bundle_tracks < done < count + bundle_tracks
-    summary = export(good, path, TARGETS, resume=True, **options)
+    summary = export_tracks(good, path, targets=TARGETS, resume=True, **options)
     assert (summary.tracks, summary.written, summary.skipped) == (7, 7 - done, [])
     assert files_below(path) == expected
 
@@ -186,26 +194,26 @@ def test_interrupted_again_and_again_with_any_workers(good, path, whole, executo
     expected, done, order = whole(good), 0, ["threads", "this process", "processes", "this process"]
     for count, executor in enumerate(order, 1):
         with pytest.raises(StopError):
-            export(
+            export_tracks(
                 good,
                 path,
-                TARGETS,
-                executor=executors[executor],
+                targets=TARGETS,
+                workers=executors[executor],
                 resume=True,
-                on_progress=stop_after(count, StopError),
+                progress=stop_after(count, StopError),
                 **OPTIONS,
             )
         before, done = done, assert_beginning(path, good, expected)
         assert before <= done <= count
-    export(good, path, TARGETS, resume=True, **OPTIONS)
+    export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)
     assert files_below(path) == expected
 
 
 def test_progress_goes_on_where_it_was(good, path):
     told = []
     with pytest.raises(StopError):
-        export(good, path, TARGETS, on_progress=stop_after(3, StopError), **OPTIONS)
-    summary = export(good, path, TARGETS, resume=True, on_progress=told.append, **OPTIONS)
+        export_tracks(good, path, targets=TARGETS, progress=stop_after(3, StopError), **OPTIONS)
+    summary = export_tracks(good, path, targets=TARGETS, resume=True, progress=told.append, **OPTIONS)
     assert [(progress.track, progress.done, progress.tracks) for progress in told] == [
         *((f"track {i}", i, 7) for i in range(3, 7)),
         ("", 7, 7),
@@ -224,25 +232,25 @@ def test_gaps_of_broken_tracks_stay_where_they_were(good, broken, path, whole, w
     tracks = list(good)
     for i, place in enumerate(PLACES[where]):
         again = broken[kind]
-        tracks[place] = SourceTrack(f"{kind} {i}", again.split, again.path, again.files, again.labels)
+        tracks[place] = SourceTrack(f"{kind} {i}", again.split, again.source, again.labels)
     options = {"bundle_tracks": bundle_tracks, "skip_broken": True}
     expected = whole(tracks, **options)
     there = [track for track in tracks if not track.name.startswith(kind)]
     with pytest.raises(StopError):
-        export(tracks, path, TARGETS, on_progress=stop_after(count, StopError), **options, **OPTIONS)
+        export_tracks(tracks, path, targets=TARGETS, progress=stop_after(count, StopError), **options, **OPTIONS)
     assert_beginning(path, there, expected)
-    summary = export(tracks, path, TARGETS, resume=True, **options, **OPTIONS)
+    summary = export_tracks(tracks, path, targets=TARGETS, resume=True, **options, **OPTIONS)
     assert [name for name, _ in summary.skipped] == [track.name for track in tracks if track not in there]
     assert summary.tracks == len(there)
     assert files_below(path) == expected
 
 
 def test_track_of_a_name_that_is_there_twice_is_left_out_in_the_same_way(good, path, whole):
-    tracks = [*good[:3], SourceTrack("track 1", "test", good[5].path, good[5].files, good[5].labels), *good[3:]]
+    tracks = [*good[:3], SourceTrack("track 1", "test", good[5].source, good[5].labels), *good[3:]]
     expected = whole(tracks, skip_broken=True)
     with pytest.raises(StopError):
-        export(tracks, path, TARGETS, skip_broken=True, on_progress=stop_after(3, StopError), **OPTIONS)
-    export(tracks, path, TARGETS, skip_broken=True, resume=True, **OPTIONS)
+        export_tracks(tracks, path, targets=TARGETS, skip_broken=True, progress=stop_after(3, StopError), **OPTIONS)
+    export_tracks(tracks, path, targets=TARGETS, skip_broken=True, resume=True, **OPTIONS)
     assert files_below(path) == expected
 
 
@@ -251,9 +259,9 @@ def test_track_of_a_name_that_is_there_twice_is_left_out_in_the_same_way(good, p
 )
 def test_what_is_before_a_broken_track_stays_and_it_can_be_mended(root, good, path, whole, executors, kind, executor):
     expected = whole(good)
-    file = good[3].files["mixture"]
+    file = good[3].source.files["mixture"]
     right = file.read_bytes()
-    options = {"executor": executors[executor], **OPTIONS}
+    options = {"workers": executors[executor], **OPTIONS}
     try:
         if kind == "header":
             file.write_bytes(b"no audio at all")
@@ -263,23 +271,23 @@ def test_what_is_before_a_broken_track_stays_and_it_can_be_mended(root, good, pa
             with pytest.raises(
                 NorbertStoreError, match=r"track 'track 3'.*holds what was done before: resume=True continues"
             ):
-                export(good, path, TARGETS, resume=resume, **options)
+                export_tracks(good, path, targets=TARGETS, resume=resume, **options)
             assert assert_beginning(path, good, expected) == 3
     finally:
         file.write_bytes(right)
-    export(good, path, TARGETS, resume=True, **options)
+    export_tracks(good, path, targets=TARGETS, resume=True, **options)
     assert files_below(path) == expected
 
 
 def test_track_that_is_mended_after_the_end_comes_behind_it(good, path):
-    file = good[3].files["mixture"]
+    file = good[3].source.files["mixture"]
     right = file.read_bytes()
     try:
         file.write_bytes(b"no audio at all")
-        export(good, path, TARGETS, skip_broken=True, **OPTIONS)
+        export_tracks(good, path, targets=TARGETS, skip_broken=True, **OPTIONS)
     finally:
         file.write_bytes(right)
-    summary = export(good, path, TARGETS, skip_broken=True, resume=True, **OPTIONS)
+    summary = export_tracks(good, path, targets=TARGETS, skip_broken=True, resume=True, **OPTIONS)
     assert (summary.tracks, summary.written, summary.skipped) == (7, 1, [])
     assert norbert_store.open(path).names == [*(f"track {i}" for i in (0, 1, 2, 4, 5, 6)), "track 3"]
     assert verify(path)
@@ -287,19 +295,19 @@ def test_track_that_is_mended_after_the_end_comes_behind_it(good, path):
 
 def test_source_that_vanishes_meanwhile(root, good, path, whole):
     expected = whole(good)
-    away = good[4].path.with_name("away")
+    away = good[4].source.path.with_name("away")
 
-    def on_progress(progress):
+    def tell(progress):
         if progress.track == "track 2" and not away.exists():
-            good[4].path.rename(away)
+            good[4].source.path.rename(away)
 
     try:
         with pytest.raises(SourceError, match=r"track 'track 4': there is no file .*resume=True continues"):
-            export(good, path, TARGETS, on_progress=on_progress, **OPTIONS)
+            export_tracks(good, path, targets=TARGETS, progress=tell, **OPTIONS)
         assert assert_beginning(path, good, expected) == 4
     finally:
-        away.rename(good[4].path)
-    export(good, path, TARGETS, resume=True, **OPTIONS)
+        away.rename(good[4].source.path)
+    export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)
     assert files_below(path) == expected
 
 
@@ -308,41 +316,62 @@ def test_source_that_vanishes_meanwhile(root, good, path, whole):
 
 def test_nothing_to_resume_is_a_start(good, path, whole):
     path.mkdir()
-    summary = export(good, path, TARGETS, resume=True, **OPTIONS)
+    summary = export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)
     assert (summary.tracks, summary.written) == (7, 7)
     assert files_below(path) == whole(good)
 
 
 @pytest.mark.parametrize("skip_broken", [False, True])
 def test_finished_store_is_not_changed(good, path, whole, skip_broken):
-    export(good, path, TARGETS, **OPTIONS)
-    summary = export(good, path, TARGETS, resume=True, skip_broken=skip_broken, **OPTIONS)
+    export_tracks(good, path, targets=TARGETS, **OPTIONS)
+    summary = export_tracks(good, path, targets=TARGETS, resume=True, skip_broken=skip_broken, **OPTIONS)
     assert (summary.tracks, summary.written, summary.written_seconds, summary.speed) == (7, 0, 0, 0)
     assert files_below(path) == whole(good)
 
 
+def test_a_resume_with_nothing_to_do_reads_the_document_twice_and_each_column_once(good, path, monkeypatch):
+    export_tracks(good, path, targets=TARGETS, **OPTIONS)
+    get, read = LocalKeys.get_with_state, Counter()
+
+    def counted(self, key, *arguments):
+        read[key] += 1
+        return get(self, key, *arguments)
+
+    monkeypatch.setattr(LocalKeys, "get_with_state", counted)
+    export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)
+    assert read["zarr.json"] == 2
+    assert {key: count for key, count in read.items() if key.startswith("track/")} == dict.fromkeys(
+        [
+            *(f"track/{name}/c/0" for name in ("name", "split", "source", "start", "frames", "samples", "metadata")),
+            "track/present/c/0/0",
+            "track/seed/c/0",
+        ],
+        1,
+    )
+
+
 def test_new_tracks_come_behind_the_end(good, path, shards):
-    export([*good[1:3], good[5]], path, TARGETS, **OPTIONS)
+    export_tracks([*good[1:3], good[5]], path, targets=TARGETS, **OPTIONS)
     before = shards(path)
-    summary = export(good, path, TARGETS, resume=True, **OPTIONS)
+    summary = export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)
     assert (summary.tracks, summary.written) == (7, 4)
     db = norbert_store.open(path)
     assert db.names == [f"track {i}" for i in (1, 2, 5, 0, 3, 4, 6)]
     assert {key: data for key, data in shards(path).items() if key in before} == before
     assert verify(path)
     # tracks that went away are kept
-    assert export(good[2:], path, TARGETS, resume=True, **OPTIONS).tracks == 5
+    assert export_tracks(good[2:], path, targets=TARGETS, resume=True, **OPTIONS).tracks == 5
     assert norbert_store.open(path).names == db.names
 
 
 def test_splits_one_after_the_other(root, good, path, whole):
     expected = whole(good)
     train, test = good[:4], good[4:]
-    export(train, path, TARGETS, **OPTIONS)
+    export_tracks(train, path, targets=TARGETS, **OPTIONS)
     with pytest.raises(StopError):
-        export(test, path, TARGETS, resume=True, on_progress=stop_after(1, StopError), **OPTIONS)
+        export_tracks(test, path, targets=TARGETS, resume=True, progress=stop_after(1, StopError), **OPTIONS)
     assert assert_beginning(path, good, expected) == 5
-    export(test, path, TARGETS, resume=True, **OPTIONS)
+    export_tracks(test, path, targets=TARGETS, resume=True, **OPTIONS)
     assert files_below(path) == expected
     assert norbert_store.open(path, split="test").names == ["track 4"]
 
@@ -350,7 +379,7 @@ def test_splits_one_after_the_other(root, good, path, whole):
 def test_splits_of_musdb_one_after_the_other(tmp_path, good):
     root, out = tmp_path / "musdb", tmp_path / "x.zarr"
     for i, track in enumerate(good[:3]):
-        shutil.copytree(track.path, root / ("train" if i < 2 else "later/test") / f"A - {i}")
+        shutil.copytree(track.source.path, root / ("train" if i < 2 else "later/test") / f"A - {i}")
     assert export_musdb(root, out, resume=True, **OPTIONS).tracks == 2
     (root / "later/test").rename(root / "test")
     summary = export_musdb(root, out, resume=True, **OPTIONS)
@@ -375,20 +404,20 @@ def test_splits_of_musdb_one_after_the_other(tmp_path, good):
 )
 def test_other_options_are_refused_and_both_named(good, path, change, message):
     with pytest.raises(StopError):
-        export(good, path, TARGETS, on_progress=stop_after(2, StopError), **OPTIONS)
+        export_tracks(good, path, targets=TARGETS, progress=stop_after(2, StopError), **OPTIONS)
     before = files_below(path)
     options = {"targets": TARGETS, **OPTIONS, **change}
     with pytest.raises(ValueError, match=rf"\.zarr was begun with {message}"):
-        export(good, path, resume=True, **options)
+        export_tracks(good, path, resume=True, **options)
     assert files_below(path) == before
 
 
 def test_without_resume_a_store_is_left_as_it_is(good, path):
     with pytest.raises(StopError):
-        export(good, path, TARGETS, on_progress=stop_after(2, StopError), **OPTIONS)
+        export_tracks(good, path, targets=TARGETS, progress=stop_after(2, StopError), **OPTIONS)
     before = files_below(path)
     with pytest.raises(StoreExistsError, match="exists already"):
-        export(good, path, TARGETS, **OPTIONS)
+        export_tracks(good, path, targets=TARGETS, **OPTIONS)
     assert files_below(path) == before
 
 
@@ -418,7 +447,7 @@ def test_other_files_are_never_touched(good, path, name, beside):
         (path / "frequency/c/0").write_text("not mine")
     before = files_below(path)
     with pytest.raises(StoreExistsError, match="isn't empty, and holds no store: found .*; give another place"):
-        export(good, path, TARGETS, resume=True, **OPTIONS)
+        export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)
     assert files_below(path) == before
 
 
@@ -429,13 +458,13 @@ def test_other_zarr_data_is_never_touched(good, path):
     (path / "frequency/zarr.json").write_text("mine")
     before = files_below(path)
     with pytest.raises(NorbertStoreError, match="is no norbert_store"):
-        export(good, path, TARGETS, resume=True, **OPTIONS)
+        export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)
     assert files_below(path) == before
 
 
 def test_leftovers_are_swept(good, path, whole):
     with pytest.raises(StopError):
-        export(good, path, TARGETS, on_progress=stop_after(3, StopError), **OPTIONS)
+        export_tracks(good, path, targets=TARGETS, progress=stop_after(3, StopError), **OPTIONS)
     committed = files_below(path)
     shard = committed["magnitude/c/0/0/0/0"]
     # the fifth track has no vocals: what a killed process left there would be taken for them
@@ -445,21 +474,21 @@ def test_leftovers_are_swept(good, path, whole):
     for key in ("zarr.json.0123abcd.partial", "track/name/c/0.0123abcd.partial"):
         (path / key).write_bytes(b"begun")
     (path / "writer.lock").touch()
-    export(good, path, TARGETS, resume=True, **OPTIONS)
+    export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)
     assert files_below(path) == whole(good)
 
 
 def test_second_export_is_refused_and_the_first_is_named(good, path, whole):
     told = []
 
-    def on_progress(progress):
+    def tell(progress):
         if progress.done == 2:
             for resume in (False, True):
                 with pytest.raises(StoreInUseError, match=rf"is being written by .*, process {os.getpid()}, since"):
-                    export(good, path, TARGETS, resume=resume, **OPTIONS)
+                    export_tracks(good, path, targets=TARGETS, resume=resume, **OPTIONS)
             told.append(progress)
 
-    export(good, path, TARGETS, on_progress=on_progress, **OPTIONS)
+    export_tracks(good, path, targets=TARGETS, progress=tell, **OPTIONS)
     assert len(told) == 1
     assert files_below(path) == whole(good)
 
@@ -496,12 +525,12 @@ def test_death_before_any_write(good, path, whole, monkeypatch):
     tracks = good[3:5]
     expected = whole(tracks)
     step, opened = 0, set()
-    while killed_at(step, lambda: export(tracks, path, TARGETS, **OPTIONS)):
+    while killed_at(step, lambda: export_tracks(tracks, path, targets=TARGETS, **OPTIONS)):
         try:
             opened.add(assert_beginning(path, tracks, expected))
         except StoreNotFoundError:
             opened.add(None)
-        export(tracks, path, TARGETS, resume=True, **OPTIONS)
+        export_tracks(tracks, path, targets=TARGETS, resume=True, **OPTIONS)
         assert files_below(path) == expected
         shutil.rmtree(path)
         step += 7
@@ -522,9 +551,9 @@ def tell(progress):
 if __name__ == "__main__":
     norbert_store._write.commit.COMMIT_SECONDS = 0.0
     transform = norbert_store.TF(rate=8000, n_fft=256)
-    options = {"bandwidth": 3500, "chunk_frames": 16, "shard_chunks": 2, "on_progress": tell}
+    options = {"bandwidth": 3500, "chunk_frames": 16, "shard_chunks": 2, "progress": tell}
     with process_pool(2) as executor:
-        norbert_store.export_musdb(sys.argv[1], sys.argv[2], executor=executor, transform=transform, **options)
+        norbert_store.export_musdb(sys.argv[1], sys.argv[2], workers=executor, transform=transform, **options)
 """
 
 
@@ -543,7 +572,7 @@ def test_killed_process_and_its_workers_leave_what_was_committed(root, tmp_path,
     source, script = root / "musdb", tmp_path / "export.py"
     script.write_text(EXPORT)
     for i in range(30):
-        shutil.copytree(good[i % 7].path, source / "train" / f"{i:02d}")
+        shutil.copytree(good[i % 7].source.path, source / "train" / f"{i:02d}")
     export_musdb(source, root / "not killed.zarr", **OPTIONS)
     command = [sys.executable, script, source, path]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:

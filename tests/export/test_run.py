@@ -1,460 +1,144 @@
-"""Export of a list of tracks: order, progress, sizes, broken tracks, and how many files there are in the end."""
+"""A table into a store, by the public function: from files in any place to tracks with labels, and what it tells."""
 
 from __future__ import annotations
-
-import os
-import re
-import shutil
-import tempfile
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import zarr
+from zarr.storage import MemoryStore
 
 import norbert_store
+from norbert_store._check.repair import repair
 from norbert_store._check.verify import verify
-from norbert_store._export.plan import placement
-from norbert_store._export.run import export
-from norbert_store._sources.files import AudioInfo
-from norbert_store._sources.track import SourceTrack
-from norbert_store.errors import NorbertStoreError, SourceError, StorageError, StoreExistsError
+from norbert_store._export.run import export, export_folder, export_musdb
+from norbert_store.errors import SourceError, StoreExistsError, TableError
 
 RATE = 8000
-TARGETS = ("mixture", "vocals")
-TRANSFORM = norbert_store.TF(rate=RATE, n_fft=256)
-
-# what is wrong with a track, and what the error is to say
-BROKEN = {
-    "cut off": r"cut off/vocals\.wav is cut off",
-    "empty": r"empty/mixture\.wav is empty",
-    "garbage": r"garbage/mixture\.wav can't be read as audio",
-    "gone": r"there is no file .*gone/vocals\.wav",
-    "lengths": r"'lengths': its stems differ in length \(samples: mixture 4000, vocals 3000\)",
-    "rates": r"rates/vocals\.wav has 16000 samples per second; the store has 8000",
-    "mono": r"'mono': target 'vocals' has 1 channels; the store has 2",
-    "loud": r"'loud': target 'vocals' has a magnitude of 3.*, above the reference 1 of the store",
-    "NaN": r"'NaN': target 'vocals'",
-    "corrupt.stem.mp4": r"corrupt\.stem\.mp4 can't be read as audio",
-    "empty.stem.mp4": r"empty\.stem\.mp4 is empty",
-}
-
-
-def noise(*seed, samples=4000, channels=2):
-    return np.random.default_rng(seed).uniform(-0.5, 0.5, (samples, channels))
-
-
-def write_track(root, name, targets=TARGETS, **labels):
-    folder = root / name
-    folder.mkdir(parents=True)
-    files = {target: folder / f"{target}.wav" for target in targets}
-    for i, file in enumerate(files.values()):
-        soundfile.write(file, noise(*name.encode(), i), RATE, subtype="FLOAT")
-    return SourceTrack(name, "train", folder, files, labels)
-
-
-def write_broken_track(root, kind):
-    if kind.endswith(".mp4"):
-        path = root / kind
-        path.write_bytes(b"" if kind.startswith("empty") else np.random.default_rng(0).bytes(1000))
-        return SourceTrack(kind, "train", path)
-    track = write_track(root, kind)
-    mixture, vocals = track.files.values()
-    if kind == "cut off":
-        vocals.write_bytes(vocals.read_bytes()[:5000])
-    elif kind == "empty":
-        mixture.write_bytes(b"")
-    elif kind == "garbage":
-        mixture.write_bytes(b"no audio at all")
-    elif kind == "gone":
-        vocals.unlink()
-    else:
-        audio = {
-            "lengths": noise(0, samples=3000),
-            "mono": noise(0, channels=1),
-            "loud": np.full((4000, 2), 3.0),
-            "NaN": np.full((4000, 2), np.nan),
-            "rates": noise(0),
-        }[kind]
-        soundfile.write(vocals, audio, 2 * RATE if kind == "rates" else RATE, subtype="FLOAT")
-    return track
-
-
-def write_good_tracks(root, count=2):
-    return [write_track(root, f"good {i}") for i in range(count)]
-
-
-def assert_same_tracks(found, expected):
-    """Both stores hold the same magnitudes, wherever in the packed axis they lie."""
-    assert found.names == expected.names
-    for track, other in zip(found, expected, strict=True):
-        assert track.present == other.present
-        assert np.array_equal(track.levels.values, other.levels.values)
-
-
-# ---- what is written
-
-
-def test_tracks_are_written_in_order_with_their_split_labels_and_source(tmp_path):
-    tracks = [write_track(tmp_path / "audio", name, genre=name[0]) for name in ("b", "a", "c")]
-    summary = export(tracks, tmp_path / "x.zarr", TARGETS, transform=TRANSFORM)
-    db = norbert_store.open(tmp_path / "x.zarr")
-    assert db.names == ["b", "a", "c"]
-    assert [track.split for track in db] == ["train"] * 3
-    assert db.tracks.genre.values.tolist() == ["b", "a", "c"]
-    assert [track.source for track in db] == ["audio/b", "audio/a", "audio/c"]
-    assert verify(tmp_path / "x.zarr")
-    assert (summary.store, summary.tracks, summary.channels) == (str(tmp_path / "x.zarr"), 3, 2)
-
-
-def test_rate_and_channels_are_those_of_the_first_track(tmp_path):
-    path = tmp_path / "x.wav"
-    soundfile.write(path, noise(0, channels=3), 11025)
-    export([SourceTrack("x", "", path, {"mixture": path})], tmp_path / "x.zarr", ["mixture"])
-    db = norbert_store.open(tmp_path / "x.zarr")
-    assert db.rate == 11025
-    assert db.channels == ("0", "1", "2")
-
-
-def test_stems_without_a_file_are_absent(tmp_path):
-    export([write_track(tmp_path, "x", ["vocals"])], tmp_path / "x.zarr", TARGETS, transform=TRANSFORM)
-    track = norbert_store.open(tmp_path / "x.zarr")[0]
-    assert track.present == {"mixture": False, "vocals": True}
-    assert np.isnan(track.magnitude.sel(target="mixture").values).all()
-
-
-def test_options_go_to_the_store(tmp_path):
-    tracks = write_good_tracks(tmp_path)
-    export(tracks, tmp_path / "x.zarr", TARGETS, bandwidth=1000, title="Noise", quality=50, bundle_tracks=2)
-    db = norbert_store.open(tmp_path / "x.zarr")
-    assert db.frequencies[-1] <= 1000
-    assert db.attributes["title"] == "Noise"
-    assert db.attributes["encoder"]["quality"] == 50
-
-
-def test_an_existing_store_is_refused_and_left_as_it_is(tmp_path):
-    tracks = write_good_tracks(tmp_path)
-    export(tracks, tmp_path / "x.zarr", TARGETS, transform=TRANSFORM)
-    before = {path: path.read_bytes() for path in (tmp_path / "x.zarr").rglob("*") if path.is_file()}
-    with pytest.raises(StoreExistsError, match=r"x\.zarr exists already"):
-        export(tracks, tmp_path / "x.zarr", TARGETS, transform=TRANSFORM, skip_broken=True)
-    assert {path: path.read_bytes() for path in (tmp_path / "x.zarr").rglob("*") if path.is_file()} == before
-
-
-# ---- progress and sizes
-
-
-@pytest.mark.parametrize("broken", [[], ["garbage"]])
-def test_progress_is_told_before_each_track_and_at_the_end(tmp_path, broken):
-    tracks = write_good_tracks(tmp_path, 3)
-    tracks[1:2] = [write_broken_track(tmp_path, kind) for kind in broken] or tracks[1:2]
-    told = []
-    summary = export(
-        tracks, tmp_path / "x.zarr", TARGETS, skip_broken=True, on_progress=told.append, transform=TRANSFORM
-    )
-    # a track whose header can't be read is through before any other
-    good = [track for track in tracks if track.name not in broken]
-    assert [(progress.track, progress.done) for progress in told] == [
-        *((track.name, i + len(broken)) for i, track in enumerate(good)),
-        ("", 3),
-    ]
-    assert {progress.tracks for progress in told} == {3}
-    seconds = [progress.audio_seconds for progress in told]
-    assert seconds == [i / 2 for i in range(len(good) + 1)]
-    elapsed = [progress.elapsed_seconds for progress in told]
-    assert elapsed == sorted(elapsed)
-    assert told[-1].speed > 0
-    assert summary.elapsed_seconds >= elapsed[-1]
-    assert summary.audio_seconds == seconds[-1]
-
-
-@pytest.mark.parametrize("kind", ["folder", "memory"])
-def test_sizes_of_the_summary(tmp_path, kind):
-    tracks = [write_track(tmp_path / "audio", "whole"), write_track(tmp_path / "audio", "part", ["vocals"])]
-    store = zarr.storage.MemoryStore() if kind == "memory" else tmp_path / "x.zarr"
-    summary = export(tracks, store, TARGETS, transform=TRANSFORM)
-    arrays = [
-        track.magnitude.sel(target=target).values
-        for track in norbert_store.open(store)
-        for target, there in track.present.items()
-        if there
-    ]
-    assert len(arrays) == 3
-    assert summary.npy_bytes == sum(array.astype(np.float32).nbytes for array in arrays)
-    if kind == "memory":
-        assert summary.store_bytes == sum(len(value.to_bytes()) for value in store._store_dict.values())
-    else:
-        assert summary.store_bytes == sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
-    assert summary.audio_bytes == sum(path.stat().st_size for path in (tmp_path / "audio").rglob("*.wav"))
-    assert summary.audio_seconds == 1.0
-    assert summary.stem_seconds == 1.5
-    assert summary.speed == pytest.approx(1.0 / summary.elapsed_seconds)
-
-
-def test_a_track_is_found_from_a_store_that_is_no_folder(tmp_path):
-    store = zarr.storage.MemoryStore()
-    (track,) = write_good_tracks(tmp_path / "50 % – é", 1)
-    export([track], store, TARGETS, transform=TRANSFORM)
-    (found,) = norbert_store.open(store)
-    assert found.source == track.path.as_uri()
-    assert found.to_audio("vocals").shape == (4000, 2)
-
-
-# ---- broken tracks
-
-
-def test_skipped_tracks_are_named_with_their_fault_and_leave_no_trace(tmp_path):
-    good = write_good_tracks(tmp_path, 3)
-    broken = [write_broken_track(tmp_path, kind) for kind in BROKEN]
-    summary = export(
-        [good[0], *broken[:5], good[1], *broken[5:], good[2]],
-        tmp_path / "x.zarr",
-        TARGETS,
-        skip_broken=True,
-        transform=TRANSFORM,
-        chunk_frames=8,
-        shard_chunks=2,
-    )
-    assert [name for name, _ in summary.skipped] == list(BROKEN)
-    for (_, reason), pattern in zip(summary.skipped, BROKEN.values(), strict=True):
-        assert re.search(pattern, reason)
-    assert summary.tracks == 3
-    assert verify(tmp_path / "x.zarr")
-    export(good, tmp_path / "good.zarr", TARGETS, transform=TRANSFORM, chunk_frames=8, shard_chunks=2)
-    found, expected = norbert_store.open(tmp_path / "x.zarr"), norbert_store.open(tmp_path / "good.zarr")
-    assert_same_tracks(found, expected)
-    assert summary.npy_bytes == sum(3 * 2 * 2 * track.frames * 129 * 4 for track in found) / 3
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_track_is_an_error_and_the_tracks_before_it_stay(tmp_path, kind):
-    (good,) = write_good_tracks(tmp_path, 1)
-    with pytest.raises(NorbertStoreError, match=BROKEN[kind]) as caught:
-        export([good, write_broken_track(tmp_path, kind)], tmp_path / "x.zarr", TARGETS, transform=TRANSFORM)
-    assert kind in str(caught.value)
-    assert norbert_store.open(tmp_path / "x.zarr").names == [good.name]
-    assert verify(tmp_path / "x.zarr")
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_first_track(tmp_path, kind):
-    tracks = [write_broken_track(tmp_path, kind), *write_good_tracks(tmp_path)]
-    with pytest.raises(NorbertStoreError, match=BROKEN[kind]) as caught:
-        export(tracks, tmp_path / "error.zarr", TARGETS, transform=TRANSFORM)
-    assert kind in str(caught.value)
-    summary = export(tracks, tmp_path / "x.zarr", TARGETS, skip_broken=True)
-    assert [name for name, _ in summary.skipped] == [kind]
-    db = norbert_store.open(tmp_path / "x.zarr")
-    assert db.names == ["good 0", "good 1"]
-    assert db.rate == RATE
-    assert verify(tmp_path / "x.zarr")
-
-
-def test_nothing_but_broken_tracks_is_an_error_before_there_is_a_store(tmp_path):
-    tracks = [write_broken_track(tmp_path, kind) for kind in ("garbage", "corrupt.stem.mp4")]
-    with pytest.raises(SourceError, match="none of the 2 tracks can be read"):
-        export(tracks, tmp_path / "x.zarr", TARGETS, skip_broken=True)
-    assert not (tmp_path / "x.zarr").exists()
-
-
-def test_two_tracks_of_one_name_are_an_error(tmp_path):
-    track = write_track(tmp_path, "x")
-    with pytest.raises(NorbertStoreError, match="there is a track named 'x' already"):
-        export([track, track], tmp_path / "x.zarr", TARGETS, transform=TRANSFORM)
-    summary = export([track, track], tmp_path / "y.zarr", TARGETS, transform=TRANSFORM, skip_broken=True)
-    assert summary.tracks == len(summary.skipped) == 1
-
-
-# ---- many tracks
-
-
-def test_many_short_tracks_share_files(tmp_path, monkeypatch):
-    tracks = write_good_tracks(tmp_path, 10)
-    export(tracks, tmp_path / "alone.zarr", TARGETS, transform=TRANSFORM)
-    monkeypatch.setattr("norbert_store._export.plan._MOST_SHARDS", 4)
-    tracks.insert(7, write_broken_track(tmp_path, "mono"))
-    export(tracks, tmp_path / "shared.zarr", TARGETS, transform=TRANSFORM, skip_broken=True)
-    shards = {
-        name: [path for path in (tmp_path / name / "magnitude" / "c").rglob("*") if path.is_file()]
-        for name in ("alone.zarr", "shared.zarr")
-    }
-    assert len(shards["alone.zarr"]) == 20
-    assert len(shards["shared.zarr"]) == 4
-    assert_same_tracks(norbert_store.open(tmp_path / "shared.zarr"), norbert_store.open(tmp_path / "alone.zarr"))
-    assert verify(tmp_path / "shared.zarr")
-
-
-def test_a_data_set_like_musdb18_has_a_bundle_for_each_track():
-    assert placement(150, 5, AudioInfo(44100, 2, 240 * 44100)) == {}
-    assert placement(819, 5, AudioInfo(44100, 2, 240 * 44100)) == {}
-
-
-@pytest.mark.parametrize("targets", [1, 5])
-@pytest.mark.parametrize("tracks", [5000, 100_000, 1_000_000])
-@pytest.mark.parametrize("seconds", [0.01, 10, 240])
-def test_the_number_of_files_stays_small(tracks, targets, seconds):
-    planned = placement(tracks, targets, AudioInfo(44100, 2, round(seconds * 44100)))
-    bundle_tracks, shard_chunks = planned["bundle_tracks"], planned["shard_chunks"]
-    assert bundle_tracks > 1
-    assert tracks * targets / bundle_tracks <= 4096
-    chunks = max(1, seconds / 6) * bundle_tracks  # of a bundle
-    assert chunks <= shard_chunks or shard_chunks == 4096
-
-
-# ---- headers that promise what the file doesn't hold
-
-
-def flac_that_claims(path, samples):
-    """Noise of 4000 samples whose STREAMINFO says something else; 0 is what a writer into a pipe leaves there."""
-    soundfile.write(path, noise(1), RATE)
-    data = bytearray(path.read_bytes())
-    data[21:26] = ((data[21] >> 4 << 36) | samples).to_bytes(5, "big")  # 36 bits
-    path.write_bytes(data)
-
-
-def wav_that_claims(path, samples):
-    soundfile.write(path, noise(1), RATE, subtype="FLOAT")
-    data = bytearray(path.read_bytes())
-    at = data.index(b"data") + 4
-    data[at : at + 4] = (samples * 8).to_bytes(4, "little")
-    path.write_bytes(data)
-
-
-def cut_off(path):
-    soundfile.write(path, noise(1, samples=20000), RATE)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-LYING = {
-    "piped.flac": (lambda path: flac_that_claims(path, 0), "piped.flac doesn't say how long it is"),
-    "more.flac": (lambda path: flac_that_claims(path, 100_000), "more.flac can't be read on after 0 samples"),
-    "huge.flac": (lambda path: flac_that_claims(path, 2**36 - 1), "huge.flac can't be read on after 0 samples"),
-    "less.flac": (lambda path: flac_that_claims(path, 1000), 1000),
-    "more.wav": (lambda path: wav_that_claims(path, 9000), "more.wav is cut off"),
-    "less.wav": (lambda path: wav_that_claims(path, 1000), 1000),
-    "cut.flac": (cut_off, "cut.flac can't be read on after 0 samples"),
-    "cut.mp3": (cut_off, "cut.mp3 is cut off: its header says 20000 samples, found "),
-}
-
-
-@pytest.mark.parametrize("bundle_tracks", [1, 3])
-@pytest.mark.parametrize("kind", LYING)
-def test_what_a_header_promises_never_reaches_into_other_tracks(tmp_path, kind, bundle_tracks):
-    make, expected = LYING[kind]
-    (tmp_path / "audio").mkdir()
-    try:
-        make(tmp_path / "audio" / kind)
-    except (soundfile.LibsndfileError, TypeError, ValueError):
-        pytest.skip("this libsndfile doesn't write it")
-    before, after = write_good_tracks(tmp_path / "audio")
-    liar = SourceTrack(kind, "train", tmp_path / "audio" / kind, {"mixture": tmp_path / "audio" / kind})
-    options = {"transform": TRANSFORM, "chunk_frames": 8, "shard_chunks": 2, "bundle_tracks": bundle_tracks}
-    summary = export([before, liar, after], tmp_path / "x.zarr", TARGETS, skip_broken=True, **options)
-    db = norbert_store.open(tmp_path / "x.zarr")
-    if isinstance(expected, str):
-        assert expected in dict(summary.skipped)[kind]
-        assert kind not in db
-    else:
-        assert db[kind].samples == expected
-        assert summary.skipped == []
-    export([before, after], tmp_path / "good.zarr", TARGETS, **options)
-    assert_same_tracks(db.select([before.name, after.name]), norbert_store.open(tmp_path / "good.zarr"))
-    assert verify(tmp_path / "x.zarr")
-
-
-@pytest.mark.parametrize("samples", [9000, 300])
-@pytest.mark.parametrize("skip_broken", [False, True])
-def test_a_file_that_changes_its_length_meanwhile(tmp_path, samples, skip_broken):
-    tracks = write_good_tracks(tmp_path / "audio", 3)
-    options = {"transform": TRANSFORM, "chunk_frames": 8, "shard_chunks": 2, "skip_broken": skip_broken}
-    export(tracks, tmp_path / "before.zarr", TARGETS, **options)
-
-    def change(progress):
-        if progress.track == "good 1":
-            for file in tracks[1].files.values():
-                soundfile.write(file, noise(9, samples=samples), RATE, subtype="FLOAT")
-
-    expected = ["good 0", "good 1", "good 2"]
-    if samples > 4000:
-        message = "track 'good 1': target 'mixture' is longer than the header of its file says; write the file anew"
-        expected.remove("good 1")
-        if not skip_broken:
-            expected.remove("good 2")
-            with pytest.raises(NorbertStoreError, match=message):
-                export(tracks, tmp_path / "x.zarr", TARGETS, on_progress=change, **options)
-        else:
-            summary = export(tracks, tmp_path / "x.zarr", TARGETS, on_progress=change, **options)
-            assert message in dict(summary.skipped)["good 1"]
-    else:
-        export(tracks, tmp_path / "x.zarr", TARGETS, on_progress=change, **options)
-    found, before = norbert_store.open(tmp_path / "x.zarr"), norbert_store.open(tmp_path / "before.zarr")
-    assert found.names == expected
-    for name in expected:
-        assert found[name].start == before[name].start
-        if name != "good 1":
-            assert np.array_equal(found[name].levels.values, before[name].levels.values)
-    assert verify(tmp_path / "x.zarr")
-
-
-# ---- when the place fails
+OPTIONS = {"transform": norbert_store.TF(rate=RATE, n_fft=256), "effort": 0}
+TABLE = [
+    {"name": "a", "full": "mixes/a.wav", "sung": "sung/a.wav", "split": "train", "genre": "Rock", "year": 1969},
+    {"name": "b", "full": "mixes/b.wav", "sung": None, "split": "test", "genre": None, "year": 2001},
+]
+TARGETS = {"mixture": "full", "vocals": "sung"}
 
 
 @pytest.fixture
-def powerless():
-    """A folder that everybody may read, and a context in which nobody may write there."""
-    folder = Path(tempfile.mkdtemp())
-
-    @contextmanager
-    def without_rights():
-        # threads and modules that are loaded when first used: from now on, Python's own files may be out of reach
-        export(write_good_tracks(folder / "first"), folder / "first.zarr", TARGETS, transform=TRANSFORM)
-        for path in (folder, *folder.rglob("*")):
-            path.chmod(0o555 if path.is_dir() else 0o444)
-        root = os.geteuid() == 0
-        try:
-            if root:
-                os.seteuid(65534)
-            yield
-        finally:
-            if root:
-                os.seteuid(0)
-            for path in (folder, *folder.rglob("*")):
-                path.chmod(0o755 if path.is_dir() else 0o644)
-
-    yield folder, without_rights
-    shutil.rmtree(folder)
+def root(tmp_path):
+    """Files of a table, in a folder for each target."""
+    for i, path in enumerate(("mixes/a.wav", "sung/a.wav", "mixes/b.wav")):
+        file = tmp_path / "music" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(file, np.random.default_rng(i).uniform(-0.5, 0.5, (4000, 2)), RATE, subtype="FLOAT")
+    return tmp_path / "music"
 
 
-@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="no such rights")
-def test_a_place_that_may_not_be_written_is_an_error_and_the_store_still_opens(powerless):
-    folder, without_rights = powerless
-    tracks = write_good_tracks(folder / "audio")
-    export(tracks[:1], folder / "x.zarr", TARGETS, transform=TRANSFORM)
-    (folder / "empty").mkdir()
-    with without_rights():
-        for name, resume in (("new.zarr", False), ("new.zarr", True), ("empty", False), ("x.zarr", True)):
-            with pytest.raises(StorageError, match=rf"{name} can't be written: Permission denied"):
-                export(tracks, folder / name, TARGETS, resume=resume, transform=TRANSFORM)
-        with pytest.raises(StorageError, match=r"x\.zarr can't be written: Permission denied"):
-            norbert_store.append(folder / "x.zarr")
-        assert norbert_store.open(folder / "x.zarr").names == ["good 0"]
-        assert verify(folder / "x.zarr")
-    assert not (folder / "new.zarr").exists()
-    export(tracks, folder / "x.zarr", TARGETS, resume=True, transform=TRANSFORM)
-    assert verify(folder / "x.zarr")
+def test_a_table_from_end_to_end(root, tmp_path):
+    summary = export(TABLE, tmp_path / "x.zarr", targets=TARGETS, root=root, title="Table", **OPTIONS)
+    assert (summary.location, summary.tracks, summary.written) == (str(tmp_path / "x.zarr"), 2, 2)
+    assert summary.skipped == []
+    assert verify(tmp_path / "x.zarr")
+    db = summary.open()
+    assert db.targets == ("mixture", "vocals")
+    assert db.attributes["title"] == "Table"
+    assert [(track.name, track.split, track.source) for track in db] == [
+        ("a", "train", "music/mixes/a.wav"),
+        ("b", "test", "music/mixes/b.wav"),
+    ]
+    assert db.tracks.genre.values.tolist() == ["Rock", ""]
+    assert db.tracks.year.values.tolist() == [1969, 2001]
+    assert db["b"].present == {"mixture": True, "vocals": False}
+    audio, _ = soundfile.read(root / "sung/a.wav", dtype="float32")
+    exact = np.abs(OPTIONS["transform"].transform(audio))
+    stored = db["a"].magnitude.sel(target="vocals").values.transpose(1, 2, 0)
+    assert np.abs(stored - exact[:, : stored.shape[1]]).max() < 0.02
+    # the mixture is found again: its phase makes audio, and it mends what is damaged of itself
+    assert db["a"].to_audio("vocals").shape == (4000, 2)
+    (tmp_path / "x.zarr/magnitude/c/0/0/0/0").unlink()
+    assert repair(tmp_path / "x.zarr").mended == ["magnitude/c/0/0/0/0"]
 
 
-@pytest.mark.parametrize("error", [UnicodeEncodeError("ascii", "é", 0, 1, "mine"), ValueError("mine"), OSError("mine")])
-def test_errors_of_who_is_told_the_progress_come_through_as_they_are(tmp_path, error):
-    tracks = write_good_tracks(tmp_path)
+def test_a_table_of_one_target(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(root)
+    rows = [{"name": "a", "mixture": "mixes/a.wav"}]
+    summary = export(iter(rows), tmp_path / "x.zarr", **OPTIONS)
+    assert summary.open().names == ["a"]
+    assert summary.open().targets == ("mixture",)
 
-    def tell(progress):
-        if progress.done == 1:
-            raise error
 
-    with pytest.raises(type(error)) as caught:
-        export(tracks, tmp_path / "x.zarr", TARGETS, on_progress=tell, transform=TRANSFORM)
-    assert caught.value is error
-    assert norbert_store.open(tmp_path / "x.zarr").names == ["good 0"]
+def test_a_table_that_grew_is_resumed(root, tmp_path):
+    export(TABLE[:1], tmp_path / "x.zarr", targets=TARGETS, root=root, **OPTIONS)
+    summary = export(TABLE, tmp_path / "x.zarr", targets=TARGETS, root=root, resume=True, **OPTIONS)
+    assert (summary.tracks, summary.written) == (2, 1)
+    assert summary.open().names == ["a", "b"]
+
+
+@pytest.mark.parametrize("change", ["no file", "no column", "two of a name", "outside", "empty", "label"])
+def test_nothing_is_written_if_the_table_is_wrong(root, tmp_path, change):
+    rows = [dict(row) for row in TABLE]
+    targets = TARGETS
+    if change == "no file":
+        rows[1]["full"] = None
+    elif change == "no column":
+        targets = {"mixture": "fulll"}
+    elif change == "two of a name":
+        rows[1]["name"] = "a"
+    elif change == "outside":
+        rows[1]["full"] = "../x.wav"
+    elif change == "label":
+        rows[1]["year"] = "2001"
+    else:
+        rows = []
+    with pytest.raises(TableError):
+        export(rows, tmp_path / "x.zarr", targets=targets, root=root, skip_broken=True, **OPTIONS)
+    assert not (tmp_path / "x.zarr").exists()
+
+
+def test_files_that_are_broken_can_be_skipped(root, tmp_path):
+    (root / "mixes/b.wav").write_bytes(b"no audio")
+    with pytest.raises(ValueError, match=r"track 'b': .*b\.wav can't be read as audio"):
+        export(TABLE, tmp_path / "x.zarr", targets=TARGETS, root=root, **OPTIONS)
+    summary = export(TABLE, tmp_path / "y.zarr", targets=TARGETS, root=root, skip_broken=True, **OPTIONS)
+    assert (summary.tracks, [name for name, _ in summary.skipped]) == (1, ["b"])
+
+
+def test_everything_after_the_first_two_arguments_is_named(root, tmp_path):
+    with pytest.raises(TypeError, match="positional"):
+        export(TABLE, tmp_path / "x.zarr", TARGETS)
+    for function in (export_folder, export_musdb):
+        with pytest.raises(TypeError, match="positional"):
+            function(root, tmp_path / "x.zarr", 2)
+
+
+# ---- what is told in the end
+
+
+def test_a_summary_is_readable(root, tmp_path):
+    (root / "mixes/b.wav").write_bytes(b"no audio")
+    summary = export(TABLE, tmp_path / "x.zarr", targets=TARGETS, root=root, skip_broken=True, **OPTIONS)
+    size = sum(path.stat().st_size for path in (tmp_path / "x.zarr").rglob("*") if path.is_file())
+    assert repr(summary) == (
+        f"<norbert_store.Summary of {str(tmp_path / 'x.zarr')!r}: 1 tracks, 0.5 s, {size / 1e6:.1f} MB; "
+        "1 written, 1 skipped>"
+    )
+
+
+def test_a_summary_opens_its_store_wherever_that_is(root, tmp_path, monkeypatch):
+    memory = export(TABLE, MemoryStore(), targets=TARGETS, root=root, **OPTIONS)
+    assert memory.open().names == ["a", "b"]
+    monkeypatch.chdir(tmp_path)
+    folder = export(TABLE, "x.zarr", targets=TARGETS, root=root, **OPTIONS)
+    assert folder.location == "x.zarr"
+    monkeypatch.chdir("/")
+    assert folder.open().names == ["a", "b"]
+
+
+# ---- folders
+
+
+def test_a_folder_and_what_is_there_already(root, tmp_path):
+    summary = export_folder(root, tmp_path / "x.zarr", **OPTIONS)
+    assert summary.open().names == ["mixes/a", "mixes/b", "sung/a"]
+    with pytest.raises(StoreExistsError):
+        export_folder(root, tmp_path / "x.zarr", **OPTIONS)
+    with pytest.raises(SourceError, match="holds no tracks of MUSDB18"):
+        export_musdb(root, tmp_path / "y.zarr", **OPTIONS)

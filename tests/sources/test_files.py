@@ -10,16 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from norbert_store._command.demo_music import compose
 from norbert_store._sources import files as audio_module
 from norbert_store._sources.files import (
     AudioInfo,
     audio_info,
-    local_path,
     read_blocks,
-    read_stem,
     read_stems,
-    source_reference,
     stems_info,
     write_audio,
 )
@@ -27,40 +23,6 @@ from norbert_store.errors import AudioError, NorbertStoreError, SourceError
 
 RATE = 16000
 STEMS = ("mixture", "drums", "bass", "other", "vocals")
-
-
-@pytest.fixture(scope="module")
-def stems():
-    return compose(0, seconds=2.0, rate=RATE)
-
-
-@pytest.fixture
-def wav(tmp_path, stems):
-    path = tmp_path / "a song.wav"
-    soundfile.write(path, stems["mixture"], RATE)
-    return path
-
-
-def write_stems(path, stems, names=None, **options):
-    """An MP4 with an AAC stream a stem, as MUSDB18's; without names, FFmpeg calls every stream "SoundHandler"."""
-    with av.open(str(path), "w", format="mp4", options=options) as container:
-        streams = []
-        for i in range(len(stems)):
-            streams.append(container.add_stream("aac", rate=RATE, layout="stereo"))
-            streams[i].bit_rate = 128000
-            if names is not None:
-                streams[i].metadata["handler_name"] = names[i]
-        for stream, samples in zip(streams, stems, strict=True):
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout="stereo")
-            frame.rate, frame.pts = RATE, 0
-            for packet in (*stream.encode(frame), *stream.encode(None)):
-                container.mux(packet)
-    return path
-
-
-@pytest.fixture(scope="module")
-def mp4(tmp_path_factory, stems):
-    return write_stems(tmp_path_factory.mktemp("mp4") / "a song.stem.mp4", stems.values(), STEMS)
 
 
 def joined(pairs):
@@ -160,14 +122,14 @@ def test_stems_are_named_by_their_streams(mp4):
     assert stems_info(mp4) == dict.fromkeys(STEMS, AudioInfo(RATE, 2, 2 * RATE))
 
 
-def test_names_of_streams_go_before_their_order(tmp_path, stems):
+def test_names_of_streams_go_before_their_order(tmp_path, stems, write_stems):
     names = ("vocals", "mixture", "bass")
     path = write_stems(tmp_path / "x.mp4", [stems[name] for name in names], names)
     assert tuple(stems_info(path)) == names
     assert list(dict.fromkeys(name for name, _ in read_stems(path))) == list(names)
 
 
-def test_five_streams_without_names_are_in_the_order_of_musdb18(tmp_path, stems):
+def test_five_streams_without_names_are_in_the_order_of_musdb18(tmp_path, stems, write_stems):
     path = write_stems(tmp_path / "x.stem.mp4", stems.values())
     assert tuple(stems_info(path)) == STEMS
     found = joined(read_stems(path))
@@ -176,7 +138,7 @@ def test_five_streams_without_names_are_in_the_order_of_musdb18(tmp_path, stems)
 
 
 @pytest.mark.parametrize("names", [None, ("vocals", "vocals", "drums")])
-def test_streams_that_cannot_be_told_apart_are_an_error(tmp_path, stems, names):
+def test_streams_that_cannot_be_told_apart_are_an_error(tmp_path, stems, names, write_stems):
     path = write_stems(tmp_path / "x.stem.mp4", list(stems.values())[:3], names)
     with pytest.raises(AudioError, match=r"x\.stem\.mp4 has 3 streams whose handler_name doesn't tell them apart"):
         stems_info(path)
@@ -207,7 +169,7 @@ def test_all_stems_of_one_pass_are_as_long_as_their_streams_and_aligned(mp4, ste
 
 
 @pytest.mark.parametrize("samples", [1, 700, 1025, 12345, 20001, 30007])
-def test_stems_of_any_length_are_read_where_the_container_counts_milliseconds(tmp_path, stems, samples):
+def test_stems_of_any_length_are_read_where_the_container_counts_milliseconds(tmp_path, stems, samples, write_stems):
     short = [stem[:samples] for stem in stems.values()]
     path = write_stems(tmp_path / "x.stem.mp4", short, STEMS, movie_timescale="1000")
     expected = {name: info.samples for name, info in stems_info(path).items()}
@@ -217,7 +179,7 @@ def test_stems_of_any_length_are_read_where_the_container_counts_milliseconds(tm
 
 @pytest.mark.parametrize("share", [0.001, 0.02, 0.5, 0.9])
 @pytest.mark.parametrize("header", ["behind", "before"])
-def test_an_mp4_that_is_cut_off_is_an_error(tmp_path, stems, header, share):
+def test_an_mp4_that_is_cut_off_is_an_error(tmp_path, stems, header, share, write_stems):
     options = {"movflags": "faststart"} if header == "before" else {}
     short = [stem[:8000] for stem in stems.values()]
     whole = write_stems(tmp_path / "whole.stem.mp4", short, STEMS, **options)
@@ -245,72 +207,6 @@ def test_without_pyav_the_error_tells_what_to_install(mp4, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(SourceError, match=r"a song\.stem\.mp4 needs PyAV: pip install 'norbert_store\[musdb\]'"):
         stems_info(mp4)
-
-
-# ---- sources
-
-
-@pytest.fixture
-def folder(tmp_path, stems):
-    path = tmp_path / "50 % – é"
-    path.mkdir()
-    for name in ("mixture", "vocals"):
-        soundfile.write(path / f"{name}.wav", stems[name], RATE)
-    return path
-
-
-@pytest.mark.parametrize("place", [str, Path, Path.as_uri])
-def test_a_stem_of_a_folder(folder, stems, place):
-    for name in ("mixture", "vocals"):
-        info, blocks = read_stem(place(folder), name)
-        audio = np.concatenate(list(blocks))
-        assert (info.rate, info.samples) == (RATE, len(audio))
-        assert np.array_equal(audio, stems[name])
-
-
-@pytest.mark.parametrize("place", [str, Path, Path.as_uri])
-def test_a_stem_of_an_mp4(mp4, place):
-    info, blocks = read_stem(place(mp4), "bass")
-    audio = np.concatenate(list(blocks))
-    assert (info.rate, info.samples) == (RATE, len(audio))
-    assert np.array_equal(audio, joined(read_stems(mp4))["bass"])
-
-
-@pytest.mark.parametrize("place", [str, Path, Path.as_uri])
-def test_a_plain_file_is_taken_as_it_is(wav, stems, place):
-    info, blocks = read_stem(place(wav), "mixture")
-    audio = np.concatenate(list(blocks))
-    assert (info.rate, info.samples) == (RATE, len(audio))
-    assert np.array_equal(audio, stems["mixture"])
-
-
-def test_a_stem_that_is_not_there_is_an_error(folder, mp4):
-    with pytest.raises(SourceError, match=r"there is no file .*piano\.wav"):
-        read_stem(folder, "piano")
-    with pytest.raises(SourceError, match="has no stem 'piano'; it has 'mixture', 'drums', 'bass', 'other', 'vocals'"):
-        read_stem(mp4, "piano")
-
-
-@pytest.mark.parametrize("uri", ["https://example.org/x.wav", "s3://bucket/track", "zip://x.wav::file:///a.zip"])
-def test_audio_elsewhere_is_an_error_that_says_so(uri):
-    with pytest.raises(SourceError, match="can't be read from here; fetch it first") as caught:
-        read_stem(uri, "mixture")
-    assert uri in str(caught.value)
-
-
-def test_a_source_is_noted_relative_to_the_folder_of_the_store(tmp_path, monkeypatch):
-    track = tmp_path / "musdb" / "train" / "A - B"
-    assert source_reference(track, tmp_path / "x.zarr") == "musdb/train/A - B"
-    assert source_reference(track, tmp_path / "stores" / "x.zarr") == "../musdb/train/A - B"
-    monkeypatch.chdir(tmp_path)
-    assert source_reference(Path("musdb/train/A - B"), Path("stores/x.zarr")) == "../musdb/train/A - B"
-
-
-def test_a_source_is_noted_as_a_uri_where_the_store_is_no_folder(tmp_path):
-    track = tmp_path / "50 % – é"
-    noted = source_reference(track, None)
-    assert noted.startswith("file:///")
-    assert local_path(noted) == track
 
 
 # ---- writing

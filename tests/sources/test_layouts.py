@@ -8,7 +8,8 @@ import soundfile
 
 import norbert_store
 from norbert_store._check.verify import verify
-from norbert_store._sources.layouts import TARGETS, export_folder, folder_tracks
+from norbert_store._export.run import export_folder
+from norbert_store._sources.layouts import TARGETS, folder_tracks
 from norbert_store.errors import AudioError, SourceError
 
 RATE = 8000
@@ -35,8 +36,8 @@ def test_a_track_is_named_by_its_path_without_the_suffix(tmp_path):
         "albums/One/02. B-side",
         "b",
     ]
-    assert tracks[2].files == {"mixture": tmp_path / "albums/One/01. A.WAV"}
-    assert tracks[2].path == tmp_path / "albums/One/01. A.WAV"
+    assert tracks[2].source.files == {"mixture": tmp_path / "albums/One/01. A.WAV"}
+    assert tracks[2].source.path == tmp_path / "albums/One/01. A.WAV"
     assert TARGETS == ("mixture",)
 
 
@@ -86,7 +87,7 @@ def test_export_and_back_to_the_audio(tmp_path, monkeypatch):
     write(tmp_path / "music", "train/a.wav", "test/albums/b.flac")
     monkeypatch.chdir(tmp_path)
     told = []
-    summary = export_folder("music", "x.zarr", on_progress=told.append)
+    summary = export_folder("music", "x.zarr", progress=told.append)
     assert [progress.track for progress in told] == ["test/albums/b", "train/a", ""]
     assert summary.tracks == 2
     assert verify("x.zarr")

@@ -12,7 +12,8 @@ import soundfile
 import norbert_store
 from norbert_store._check.verify import verify
 from norbert_store._command.demo_music import TITLES, write_musdb
-from norbert_store._sources.musdb import TARGETS, export_musdb, musdb_tracks
+from norbert_store._export.run import export_musdb
+from norbert_store._sources.musdb import TARGETS, musdb_tracks
 from norbert_store.errors import AudioError, SourceError, StoreExistsError
 
 RATE = 16000
@@ -71,10 +72,11 @@ def test_tracks_are_in_order_train_before_test(root):
     tracks = musdb_tracks(root)
     assert [track.name for track in tracks] == NAMES
     assert [track.split for track in tracks] == ["train", "train", "test"]
-    assert [track.path for track in tracks] == [source(root, name) for name in NAMES]
+    assert [track.source.path for track in tracks] == [source(root, name) for name in NAMES]
     assert tracks[0].labels == {"artist": "Tin Harbour", "title": "Low Tide Lullaby"}
-    assert [track.info() for track in tracks] == [(tracks[0].info())] * 3
-    assert tracks[0].info().rate == RATE
+    headers = [next(iter(track.source.first_headers().values())) for track in tracks]
+    assert headers == headers[:1] * 3
+    assert headers[0].rate == RATE
 
 
 def test_one_split_is_enough(root):
@@ -102,7 +104,7 @@ def test_artist_and_title_are_parted_at_the_first_dash_between_spaces(tmp_path, 
 def test_stems_that_are_not_there_are_left_out(hq, tmp_path):
     root = shutil.copytree(hq, tmp_path / "hq")
     (root / "train" / NAMES[0] / "vocals.wav").unlink()
-    assert list(musdb_tracks(root)[0].files) == ["mixture", "drums", "bass", "other"]
+    assert list(musdb_tracks(root)[0].source.files) == ["mixture", "drums", "bass", "other"]
     export_musdb(root, tmp_path / "x.zarr")
     db = norbert_store.open(tmp_path / "x.zarr")
     assert db[0].present == {**dict.fromkeys(TARGETS, True), "vocals": False}
@@ -180,7 +182,7 @@ def test_the_source_is_found_after_data_set_and_store_moved_together(root, tmp_p
 
 def test_progress_and_sizes(root, tmp_path):
     told = []
-    summary = export_musdb(root, tmp_path / "x.zarr", on_progress=told.append)
+    summary = export_musdb(root, tmp_path / "x.zarr", progress=told.append)
     assert [(progress.track, progress.done, progress.tracks) for progress in told] == [
         *((name, i, 3) for i, name in enumerate(NAMES)),
         ("", 3, 3),

@@ -1,0 +1,107 @@
+"""What is told of an export: how far it is, and what it has done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from norbert_store._storage.storage import Location
+
+if TYPE_CHECKING:
+    from norbert_store._store import Store
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an export is, before and after each track.
+
+    Attributes
+    ----------
+    track : str
+        That comes next, or is being done.
+    done, tracks : int
+        Tracks that are through, and all of them.
+    audio_seconds : float
+        Length of the tracks that are through.
+    elapsed_seconds : float
+        Since the beginning.
+    """
+
+    track: str
+    done: int
+    tracks: int
+    audio_seconds: float
+    elapsed_seconds: float
+
+    @property
+    def speed(self) -> float:
+        """Seconds of music for each second of time."""
+        return self.audio_seconds / self.elapsed_seconds if self.elapsed_seconds else 0.0
+
+
+@dataclass
+class Summary:
+    """What an export has done.
+
+    Attributes
+    ----------
+    location : str
+        Where the store is.
+    tracks : int
+        Of the data set, that are in the store now.
+    written : int
+        Tracks that were written this time; others were there already.
+    skipped : list of (str, str)
+        Name of every track that was left out, and why.
+    channels : int
+    audio_seconds : float
+        Length of the tracks that are in the store.
+    stem_seconds : float
+        Length of all their stems.
+    store_bytes, npy_bytes, audio_bytes : int
+        Size of the store, of the same magnitudes as float32 in .npy, and of the audio files.
+    written_seconds : float
+        Length of the tracks that were written this time.
+    elapsed_seconds : float
+    """
+
+    location: str
+    tracks: int = 0
+    written: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    channels: int = 0
+    audio_seconds: float = 0.0
+    stem_seconds: float = 0.0
+    store_bytes: int = 0
+    npy_bytes: int = 0
+    audio_bytes: int = 0
+    written_seconds: float = 0.0
+    elapsed_seconds: float = 0.0
+    _place: Location | None = None  # to open, where it isn't the name
+
+    @property
+    def speed(self) -> float:
+        """Seconds of music for each second of time."""
+        return self.written_seconds / self.elapsed_seconds if self.elapsed_seconds else 0.0
+
+    def open(self) -> Store:
+        """Open the store.
+
+        Raises
+        ------
+        StoreNotFoundError
+            If it isn't there any more.
+        """
+        import norbert_store
+
+        return norbert_store.open(self.location if self._place is None else self._place)
+
+    def __repr__(self) -> str:
+        megabytes = f"{self.store_bytes / 1e6:.1f} MB"
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return (
+            f"<norbert_store.Summary of {self.location!r}: {self.tracks} tracks, {self.audio_seconds:.1f} s, "
+            f"{megabytes}; {self.written} written{skipped}>"
+        )

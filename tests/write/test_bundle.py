@@ -1,0 +1,67 @@
+"""A bundle of tracks, as an export uses it: blocks go in, and it stays before the next bundle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from zarr.storage import MemoryStore
+
+import norbert_store
+from norbert_store._storage.storage import Storage
+from norbert_store._write.bundle import Bundle
+from norbert_store._write.settings import new_document
+from norbert_store.errors import AudioError, TrackError
+
+RATE = 8000
+TARGETS = ("mixture", "vocals")
+
+
+@pytest.fixture
+def storage():
+    return Storage(MemoryStore(), read_only=False)
+
+
+@pytest.fixture
+def bundle(storage):
+    document, transform = new_document(
+        targets=TARGETS,
+        transform=norbert_store.TF(rate=RATE, n_fft=256),
+        bandwidth=3500,
+        chunk_frames=8,
+        shard_chunks=2,
+        effort=0,
+    )
+    return Bundle(storage, document, transform, first_chunk=4, end_chunk=8)
+
+
+def noise(samples, channels=2):
+    return np.random.default_rng(samples).uniform(-0.5, 0.5, (samples, channels)).astype(np.float32)
+
+
+def test_blocks_of_all_targets_take_turns(bundle, storage):
+    audio = {target: noise(2000) for target in TARGETS}
+    blocks = ((target, audio[target][start : start + 300]) for start in range(0, 2000, 300) for target in TARGETS)
+    place = bundle.add("x", blocks)
+    bundle.finish()
+    assert (place.start, place.samples, place.present) == (4 * 8, 2000, (True, True))
+    assert storage.list("magnitude/c") == [f"magnitude/c/{target}/0/{shard}/0" for target in (0, 1) for shard in (2, 3)]
+
+
+def test_a_track_that_would_reach_into_the_next_bundle_is_an_error_and_undone(bundle, storage):
+    with pytest.raises(AudioError, match="track 'long': target 'mixture' goes on beyond the place that was planned"):
+        bundle.add("long", [("mixture", noise(20_000))])
+    assert storage.list() == []
+    assert bundle.add("short", [("mixture", noise(1000))]).start == 4 * 8
+
+
+def test_what_the_blocks_raise_comes_with_the_name_if_it_is_of_this_library(bundle, storage):
+    def blocks(error):
+        yield "mixture", noise(3000)
+        raise error
+
+    with pytest.raises(TrackError, match="track 'x': mine"):
+        bundle.add("x", blocks(TrackError("mine")))
+    with pytest.raises(ValueError, match="^mine$"):
+        bundle.add("x", blocks(ValueError("mine")))
+    bundle.finish()
+    assert storage.list() == []
