@@ -8,6 +8,7 @@ Each is also one of Python's own, so that ordinary ``except`` clauses work::
     |-- MagnitudeError        magnitudes that can't be stored
     |-- AudioError            audio that can't be read, or doesn't fit the store
     |-- TrackError            a track whose name, labels or metadata don't fit
+    |-- TableError            a table of tracks whose columns, names or files don't fit
     |-- JpegError             a JPEG that is corrupt, or of another kind
     |-- FormatError           a store that breaks the format, or is newer than this library
     |

@@ -94,9 +94,9 @@ class Summary:
         StoreNotFoundError
             If it isn't there any more.
         """
-        import norbert_store
+        from norbert_store._store import open as open_store
 
-        return norbert_store.open(self.location if self._place is None else self._place)
+        return open_store(self.location if self._place is None else self._place)
 
     def __repr__(self) -> str:
         megabytes = f"{self.store_bytes / 1e6:.1f} MB"

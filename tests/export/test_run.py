@@ -54,7 +54,7 @@ def test_a_table_from_end_to_end(root, tmp_path):
     # the mixture is found again: its phase makes audio, and it mends what is damaged of itself
     assert db["a"].to_audio("vocals").shape == (4000, 2)
     (tmp_path / "x.zarr/magnitude/c/0/0/0/0").unlink()
-    assert repair(tmp_path / "x.zarr").mended == ["magnitude/c/0/0/0/0"]
+    assert repair(tmp_path / "x.zarr").mended == ("magnitude/c/0/0/0/0",)
 
 
 def test_a_table_of_one_target(root, tmp_path, monkeypatch):
