@@ -36,11 +36,11 @@ def bare_work(root: Path) -> float:
     """Read, transform and encode everything; return the length of the music, seconds."""
     samples = rate = 0
     for track in musdb_tracks(root):
-        rate = track.info().rate
+        rate = next(iter(track.source.first_headers().values())).rate
         document, transform = new_document(targets=TARGETS, rate=rate)
         encoding = Encoding(document, transform)
         stems = {target: Stem(document, transform, encoding) for target in TARGETS}
-        for target, block in blocks_of_stems(track.stems(rate, TARGETS), TARGETS, rate):
+        for target, block in blocks_of_stems(track.source, TARGETS, rate):
             stems[target].push(block)
         for stem in stems.values():
             stem.finish()
@@ -96,7 +96,7 @@ def main() -> None:
             "the bare work": lambda _: bare_work(arguments.musdb),
             "one worker": lambda i: norbert_store.export_musdb(arguments.musdb, folder / f"one-{i}.zarr"),
             f"{arguments.workers} workers": lambda i: norbert_store.export_musdb(
-                arguments.musdb, folder / f"more-{i}.zarr", executor=pool
+                arguments.musdb, folder / f"more-{i}.zarr", workers=pool
             ),
         }
         music = bare_work(arguments.musdb)  # also fills the page cache

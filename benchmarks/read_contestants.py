@@ -28,13 +28,14 @@ from numpy.typing import NDArray
 
 import norbert_store
 from norbert_store._command.demo_music import write_musdb
-from norbert_store._export.run import export
+from norbert_store._export.tracks import export_tracks
 from norbert_store._format.document import ROOT_KEY, Document
 from norbert_store._format.layout import shard_key
 from norbert_store._format.shard import CHECKSUM_BYTES, ShardIndex, read_tail, tail_bytes
 from norbert_store._jpeg.layout import BLOCK, Layout
-from norbert_store._sources.files import read_stem
+from norbert_store._sources.files import AudioInfo
 from norbert_store._sources.musdb import musdb_tracks
+from norbert_store._sources.track import SourceTrack
 from norbert_store._spectra.bins import stored_transform
 from norbert_store._spectra.levels import LookUp, quantize, table
 from norbert_store._spectra.stft import Stft
@@ -97,11 +98,13 @@ class Data:
         check_same_music(work, {"root": str(root), "tracks": tracks, "seconds": seconds})
         self.music = self.made("music", partial(write_music, root, tracks, seconds))
         self.sources = musdb_tracks(self.music)
-        self.info = self.sources[0].info()
+        self.info = info_of(self.sources[0])
         self.stft = Stft(rate=self.info.rate)
         self.stored = stored_transform(self.stft)
         self.bins = len(self.stored.frequencies)
-        self.store = self.made("store", lambda path: export(self.sources, path, TARGETS, transform=self.stft))
+        self.store = self.made(
+            "store", lambda path: export_tracks(self.sources, path, targets=TARGETS, transform=self.stft)
+        )
         self.db = norbert_store.open(self.store)
         self.position = {name: i for i, name in enumerate(self.db.names)}
         self.starts = [track.start for track in self.db]
@@ -161,7 +164,7 @@ class Data:
             for i, track in enumerate(self.sources):
                 of_targets = []
                 for target in TARGETS:
-                    samples, _ = soundfile.read(track.files[target], dtype="float32", always_2d=True)
+                    samples, _ = soundfile.read(track.source.files[target], dtype="float32", always_2d=True)
                     spectrum = self.stft.transform(samples)[:, : self.bins]
                     of_targets.append(np.abs(spectrum).transpose(2, 0, 1))
                 np.save(folder / f"{i:05d}.npy", np.stack(of_targets))
@@ -173,7 +176,7 @@ class Data:
 
         def make(folder: Path) -> None:
             for i, target in itertools.product(range(len(self.sources)), TARGETS):
-                samples, rate = soundfile.read(self.sources[i].files[target], dtype="int16")
+                samples, rate = soundfile.read(self.sources[i].source.files[target], dtype="int16")
                 path = folder / f"{i}" / f"{target}.flac"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 soundfile.write(path, samples, rate, subtype="PCM_16")
@@ -216,15 +219,21 @@ def write_music(root: Path | None, most: int, seconds: float, folder: Path) -> N
                     file.unlink()
         return
     rate_and_channels = None
-    for track in itertools.islice((one for one in musdb_tracks(root) if one.info().seconds > 2 * seconds), most):
+    long = (track for track in musdb_tracks(root) if info_of(track).seconds > 2 * seconds)
+    for track in itertools.islice(long, most):
         for target in TARGETS:
-            info, blocks = read_stem(track.path, target)
+            info, blocks = track.source.read(target)
             rate_and_channels = rate_and_channels or (info.rate, info.channels)
             if (info.rate, info.channels) != rate_and_channels:
-                raise SystemExit(f"{track.path} has another rate, or other channels, than the tracks before it")
+                raise SystemExit(f"{track.source} has another rate, or other channels, than the tracks before it")
             path = folder / track.split / track.name / f"{target}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, np.concatenate(list(blocks)), info.rate, subtype="PCM_16")
+
+
+def info_of(track: SourceTrack) -> AudioInfo:
+    """What the header of a track's first target says."""
+    return next(iter(track.source.first_headers().values()))
 
 
 def size_of(path: Path) -> int:

@@ -17,11 +17,11 @@ import norbert_store
 
 def main(root: Path, out: Path) -> None:
     # called when a track begins, so that a notebook or a log can show progress in its own way
-    def on_progress(now: Any) -> None:
+    def progress(now: Any) -> None:
         if now.track:
             print(f"{now.done + 1:>3} of {now.tracks}  {now.track}")
 
-    summary = norbert_store.export_musdb(root, out, on_progress=on_progress, title="MUSDB18")
+    summary = norbert_store.export_musdb(root, out, progress=progress, title="MUSDB18")
     print(f"\n{summary.tracks} tracks, {summary.audio_seconds / 60:.1f} minutes, {summary.speed:.0f} x real time")
     print(f"store         {summary.store_bytes / 1e6:8.1f} MB")
     print(f"audio files   {summary.audio_bytes / 1e6:8.1f} MB")

@@ -68,9 +68,7 @@ def write_picture(picture: Picture, format: str, quality: float, note: Note) -> 
     text = json.dumps(note, allow_nan=False).encode()
     try:
         return FORMATS[format].encode(np.ascontiguousarray(picture), quality, text)
-    except ValueError:
-        raise
-    except Exception as error:  # every encoder has errors of its own
+    except (imagecodecs.PngError, OSError, struct.error) as error:  # of libpng, and of Pillow
         raise ValueError(f"a picture of {picture.shape} can't be written as {format}: {error}") from error
 
 
@@ -99,7 +97,7 @@ def read_picture(data: bytes) -> tuple[Picture, dict[str, Any]]:
         picture = np.asarray(container.decode(data))
     except JpegError:
         raise
-    except Exception as error:  # every decoder has errors of its own
+    except (struct.error, RecursionError, ValueError) as error:
         raise ValueError(f"the {name} picture can't be decoded: {error}") from error
     if picture.ndim != 2 or picture.dtype != np.uint8:
         raise ValueError(f"expected a grey picture of 8 bits, found shape {picture.shape} of {picture.dtype}")
@@ -194,7 +192,19 @@ def _encode_tiff(picture: Picture, quality: float, note: bytes) -> bytes:
 
 def _decode_tiff(data: bytes) -> Any:
     _check_tiff_size(data)
-    return imagecodecs.tiff_decode(data)
+    return _decode_by(imagecodecs.tiff_decode, data)
+
+
+def _decode_png(data: bytes) -> Any:
+    return _decode_by(imagecodecs.png_decode, data)
+
+
+def _decode_by(decode: Callable[[bytes], Any], data: bytes) -> Any:
+    """Call another library's decoder."""
+    try:
+        return decode(data)
+    except Exception as error:  # PngError, TiffError, IndexError, and who knows what else of broken bytes
+        raise ValueError(str(error)) from error
 
 
 def _check_tiff_size(data: bytes) -> None:
@@ -223,6 +233,6 @@ class _Container:
 
 FORMATS: dict[str, _Container] = {
     "jpg": _Container((b"\xff\xd8",), _encode_jpeg, stream.decode, _read_comment),
-    "png": _Container((b"\x89PNG\r\n\x1a\n",), _encode_png, imagecodecs.png_decode, _read_text_chunk),
+    "png": _Container((b"\x89PNG\r\n\x1a\n",), _encode_png, _decode_png, _read_text_chunk),
     "tif": _Container((b"II*\0", b"MM\0*"), _encode_tiff, _decode_tiff, _read_description),
 }

@@ -21,7 +21,7 @@ from norbert_store._storage.storage import Location, Storage
 from norbert_store._write.bundle import Bundle, Place
 from norbert_store._write.commit import Committer, Row
 from norbert_store._write.settings import CreateOptions, new_document
-from norbert_store.errors import MagnitudeError, NorbertStoreError, TrackError
+from norbert_store.errors import MagnitudeError, StorageError, StoreInUseError, TrackError
 
 
 @spelled_out(new_document)
@@ -170,7 +170,7 @@ class Writer:
     ) -> None:
         try:
             self.close()
-        except NorbertStoreError:
+        except (StorageError, StoreInUseError):
             # what went wrong first is what people need to know
             if error is None:
                 raise

@@ -170,7 +170,7 @@ def _workers(executor: Any) -> int:
     if _is_dask(executor):
         try:
             return sum(executor._client.nthreads().values()) or 1
-        except Exception:  # the scheduler has gone, as its futures will tell
+        except (AttributeError, OSError, RuntimeError):  # as a client whose scheduler has gone says; its futures tell
             return 1
     return getattr(executor, "_max_workers", None) or os.cpu_count() or 1
 

@@ -36,8 +36,9 @@ from norbert_store._storage.lock import LOCK_KEY, WriterLock
 from norbert_store._storage.storage import Storage
 from norbert_store.errors import (
     DamagedError,
-    NorbertStoreError,
+    StorageError,
     StoreExistsError,
+    StoreInUseError,
     StoreNotFoundError,
     TrackError,
 )
@@ -93,7 +94,7 @@ class Committer:
     ) -> None:
         try:
             self.close()
-        except NorbertStoreError:
+        except (StorageError, StoreInUseError):
             # what went wrong first is what people need to know
             if error is None:
                 raise

@@ -11,7 +11,6 @@ Audio is (samples, channels), full scale 1.0; magnitudes are (frames, bins, chan
 
 from __future__ import annotations
 
-import itertools
 import math
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from norbert_store._jpeg.encoder import DEFAULT_EFFORT, DEFAULT_QUALITY
+from norbert_store._jpeg.layout import read_header
 from norbert_store._lazy import lazy
 from norbert_store._signature import spelled_out
 from norbert_store._spectra.bins import DEFAULT_BANDWIDTH, LinearBins
@@ -258,9 +258,7 @@ def through_store(
 
 def _chunk_bytes(track: Track, target: str, channels: int) -> Iterator[int]:
     """Bytes that each chunk costs; what several have in common is stored once."""
-    for number in itertools.count():
-        try:
-            chunks = [track.jpeg(target, channel, number) for channel in range(channels)]
-        except IndexError:
-            return
+    chunk_frames, _ = read_header(track.jpeg(target, 0, 0)).shape
+    for number in range(math.ceil(track.frames / chunk_frames)):
+        chunks = [track.jpeg(target, channel, number) for channel in range(channels)]
         yield sum(map(len, set(chunks))) + channels * _CHECKSUM_AND_INDEX_BYTES
