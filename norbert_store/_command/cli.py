@@ -21,6 +21,7 @@ from norbert_store._version import __version__
 from norbert_store.errors import NorbertStoreError
 
 if TYPE_CHECKING:
+    from norbert_store._store import Store
     from norbert_store._track import Track
 
 _QUALITY_HELP = "From 0 to 100: how little of the loss is heard. Ten points more halve the error."
@@ -57,7 +58,7 @@ class _Command(click.Command):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except (NorbertStoreError, OSError, ValueError, IndexError, ImportError) as error:
+        except (NorbertStoreError, OSError, ValueError) as error:
             options = [one for one in self.params if isinstance(one, click.Option)]
             raise _Failure(with_options(_one_line(error), options)) from error
 
@@ -204,8 +205,8 @@ def _workers(workers: int | None, dask: str | None) -> Iterator[int | Executor |
             raise click.UsageError("give --workers or --dask, not both")
         try:
             from distributed import Client
-        except ImportError:
-            raise ImportError("--dask needs the package distributed: pip install 'norbert_store[dask]'") from None
+        except ModuleNotFoundError:
+            raise _Failure("--dask needs the package distributed: pip install 'norbert_store[dask]'") from None
         with Client(dask) as client:  # type: ignore[no-untyped-call]
             yield client.get_executor()
     else:
@@ -358,10 +359,14 @@ def separate(
 # ---- shared by commands
 
 
-def _track(db: Any, track: str) -> Track:
+def _track(db: Store, track: str) -> Track:
     """Find a track by its name; failing that, by its position."""
-    found: Track = db[int(track)] if track not in db and track.removeprefix("-").isdecimal() else db[track]
-    return found
+    if track in db or not track.removeprefix("-").isdecimal():
+        return db[track]
+    try:
+        return db[int(track)]
+    except IndexError as error:
+        raise _Failure(str(error)) from error
 
 
 def _one_line(error: BaseException) -> str:
