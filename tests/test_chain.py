@@ -169,6 +169,7 @@ def test_less_quality_is_less_alike_and_smaller(tmp_path):
     assert errors == sorted(set(errors), reverse=True)
 
 
+@pytest.mark.slow
 @given(levels=arrays(np.uint8, array_shapes(min_dims=3, max_dims=3, max_side=24)), format=st.sampled_from(LOSSLESS))
 @settings(max_examples=150, deadline=None)
 def test_any_levels_survive_a_lossless_format(levels, format):  # noqa: A002

@@ -97,6 +97,7 @@ np.save(sys.argv[3], dataset.magnitude.values)
 """
 
 
+@pytest.mark.slow
 def test_old_stores_read_by_programs_that_never_heard_of_this_library(store, tmp_path):
     command = [sys.executable, "-W", "error", "-c", PLAIN, store, store.with_suffix(".npz"), tmp_path / "found.npy"]
     done = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True)

@@ -565,6 +565,7 @@ FORK = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [pytest.param("fork", marks=FORK), "spawn", "forkserver"])
 def test_processes_however_they_were_started_give_the_same(layouts, method):
     if method not in multiprocessing.get_all_start_methods():
@@ -579,6 +580,7 @@ def test_processes_however_they_were_started_give_the_same(layouts, method):
     assert counts.equals(layouts[names[0]].db.statistics())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_forks_of_a_process_that_reads_on_other_threads(few):
     """In a process of their own, which ends, whatever they do."""
@@ -614,6 +616,7 @@ def test_forks_of_a_process_that_reads_on_other_threads(few):
     assert done.stdout.strip() == str([0] * 8), done.stderr
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(few):
     excerpts = few.excerpts(0.1)
     for _ in range(10):
@@ -630,6 +633,7 @@ def test_memory_does_not_grow(few):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_many_tracks_with_few_open_files(tmp_path):
     """2,000 tracks, each with a file of its own, by threads of which none may keep files open."""
     resource = pytest.importorskip("resource")
@@ -854,6 +858,7 @@ def test_shards_of_another_target(broken, write):
         excerpts.read([0, 1])
 
 
+@pytest.mark.slow
 @WRITE
 def test_shards_that_are_made_again_are_read_as_they_are_now(broken, write, tmp_path):
     path, excerpts, before = broken
@@ -876,6 +881,7 @@ def test_a_store_that_is_moved_away(broken):
     assert same(excerpts.read(range(4)), expected)
 
 
+@pytest.mark.slow
 def test_another_store_at_the_same_place(broken):
     path, excerpts, _ = broken
     shutil.rmtree(path)

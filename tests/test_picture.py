@@ -204,6 +204,7 @@ def test_a_note_that_is_no_object_is_refused(name, note):
 # ---- what can't be written
 
 
+@pytest.mark.slow
 def test_largest_sides():
     wide = np.broadcast_to(np.arange(65504, dtype=np.uint8), (8, 65504))
     with pytest.raises(ValueError, match="at most 65500 rows and columns, found 8 x 65504"):

@@ -133,6 +133,7 @@ def test_files_are_counted_as_they_are_written(tmp_path):
     assert sum(file.is_file() for file in (tmp_path / "few.zarr").rglob("*")) == scale.files(2, 2)
 
 
+@pytest.mark.slow
 def test_measures_print_numbers(path):
     found = scale.measured("store", path, TRACKS)
     assert {"open", "first slice", "by name", "select", "memory"} <= found.keys()

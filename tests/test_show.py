@@ -49,6 +49,7 @@ def panels(figure):
 # ---- in a notebook
 
 
+@pytest.mark.slow
 def test_a_store_shows_what_it_holds_and_its_first_tracks():
     shown = texts(make(("mixture", "vocals"), tracks=12, split="train")._repr_html_())
     for text in (
@@ -109,6 +110,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0, 0.5])
 @pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize("transform", TRANSFORMS)
@@ -171,6 +173,7 @@ def test_names_are_drawn_as_they_are(tmp_path):
 # ---- files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "PNG", "jpg", "pdf", "svg"])
 def test_the_suffix_tells_the_format(tmp_path, suffix):
     path = tmp_path / f"x.{suffix}"
@@ -180,6 +183,7 @@ def test_the_suffix_tells_the_format(tmp_path, suffix):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 def test_a_picture_has_the_shape_of_the_figure(tmp_path):
     save_plot(make(("mixture", "vocals"))[0], str(tmp_path / "x.png"))
     with Image.open(tmp_path / "x.png") as image:
@@ -194,6 +198,7 @@ def test_a_suffix_that_cannot_be_drawn_is_an_error(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nowhere/x.png", "file/x.png", "folder.png"])
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path, name):
     (tmp_path / "file").touch()

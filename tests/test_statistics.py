@@ -106,6 +106,7 @@ def test_what_stands_after_the_last_frame_is_not_counted(tmp_path, options):
     assert (found["std"] == 0).all()
 
 
+@pytest.mark.slow
 def test_tracks_that_are_longer_than_what_is_counted_at_a_time(tmp_path, options):
     """In chunks that don't begin where pieces of a read do."""
     transform = norbert_store.ReadyBins("flat", 8000, 100, np.arange(1.0, 8))

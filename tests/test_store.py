@@ -272,6 +272,7 @@ def spawned():
         yield pool
 
 
+@pytest.mark.slow
 def test_spawned_processes_read_what_is_sent_to_them(spawned, db):
     track = db["Bob - Short"]
     assert spawned.apply(attrgetter("names"), (db,)) == NAMES
@@ -473,6 +474,7 @@ def test_all_errors_are_of_this_library_and_of_the_usual_kinds(db):
         assert isinstance(caught.value, KeyError)
 
 
+@pytest.mark.slow
 def test_opening_takes_no_more_than_the_document(small):
     code = (
         "import sys, norbert_store; db = norbert_store.open(sys.argv[1]); "

@@ -79,6 +79,7 @@ def cut(audio, sizes):
         i += 1
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.lists(st.integers(1, 9000), min_size=1, max_size=5).filter(lambda sizes: max(sizes) > 50))
 def test_blocks_of_any_size_give_the_same_shards(options, shards, audio, expected_shards, sizes):
@@ -86,6 +87,7 @@ def test_blocks_of_any_size_give_the_same_shards(options, shards, audio, expecte
     assert written(options, shards, stems) == expected_shards
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.integers(100, 30000), st.randoms(use_true_random=False))
 def test_interleaved_blocks_give_the_same_shards(options, shards, audio, expected_shards, size, random):
@@ -286,6 +288,7 @@ def test_new_store_can_be_opened_at_once(create, reads_right):
     reads_right(writer.folder, {})
 
 
+@pytest.mark.slow
 def test_only_committed_tracks_are_seen(create, music, reads_right):
     audio = {name: music(9000, i) for i, name in enumerate("abc")}
     with create() as writer:
@@ -304,6 +307,7 @@ def test_only_committed_tracks_are_seen(create, music, reads_right):
     assert not np.isnan(early[0].magnitude).any()
 
 
+@pytest.mark.slow
 def test_bundles_that_are_not_full_wait_for_the_next_commit(create, music, reads_right):
     audio = {name: music(3000, i) for i, name in enumerate("abc")}
     with create(bundle_tracks=2) as writer:
@@ -349,6 +353,7 @@ def breaking(audio, error):
     raise error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bundle_tracks", "error"),
     [(1, RuntimeError()), (2, AudioError()), (3, KeyboardInterrupt()), (4, RuntimeError()), (100, RuntimeError())],
@@ -409,6 +414,7 @@ for i in range(3, 1000000):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["commit"]], ids=["while adding", "while committing"])
 def test_killed_process_leaves_the_last_commit(tmp_path, arguments, reads_right):
     folder = tmp_path / "killed.zarr"

@@ -109,6 +109,7 @@ def test_other_chunks_are_the_callers(small):
     xarray.testing.assert_identical(chunked.compute(), small.db[0].magnitude.load())
 
 
+@pytest.mark.slow
 def test_never_claims_anything_by_itself(small):
     for place in (small.path, str(small.path), "s3://bucket/x.zarr", MemoryStore()):
         assert not NorbertStoreBackend().guess_can_open(place)

@@ -211,6 +211,7 @@ def test_a_folder_of_plain_files(tmp_path, music):
     assert digests(tmp_path / "x.zarr") == before
 
 
+@pytest.mark.slow
 def test_a_file_with_a_stream_per_stem(tmp_path):
     av = pytest.importorskip("av")
     path = tmp_path / "train" / "A - B.stem.mp4"
@@ -511,6 +512,7 @@ class CutOff(MemoryStore):
         await super().set(key, value)
 
 
+@pytest.mark.slow
 def test_a_repair_that_is_cut_off_at_any_write_is_brought_to_its_end_by_the_next(bundled):
     def damaged():
         store = CutOff()

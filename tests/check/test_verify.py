@@ -110,6 +110,7 @@ def test_tracks_that_share_shards_are_whole(bundled, mel, ready):
         assert verify(made.path)
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_read_in_several_runs(tmp_path):
     """More than four megabytes in one file."""
     transform = norbert_store.ReadyBins("noise", RATE, 100, np.arange(1, 513))
@@ -349,6 +350,7 @@ def test_reading_what_is_damaged_is_an_error_with_the_same_names(store, damage):
     assert np.array_equal(track.levels.sel(target="vocals"), whole)
 
 
+@pytest.mark.slow
 def test_no_flipped_byte_of_any_file_goes_unnoticed_and_changes_something(whole, tmp_path):
     def values(store):
         db = norbert_store.open(store)

@@ -394,6 +394,7 @@ array[...] = values
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zarr_format", FORMATS)
 def test_a_process_that_never_imports_this_package_reads_the_array(tmp_path, zarr_format):
     array = create(tmp_path / "a.zarr", zarr_format, magnitudes(), (32, 48))
@@ -401,6 +402,7 @@ def test_a_process_that_never_imports_this_package_reads_the_array(tmp_path, zar
     assert np.array_equal(np.load(tmp_path / "out.npy"), array[...])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zarr_format", FORMATS)
 def test_a_process_that_never_imports_this_package_reads_the_data_set(tmp_path, zarr_format):
     path = tmp_path / "a.zarr"
@@ -410,6 +412,7 @@ def test_a_process_that_never_imports_this_package_reads_the_data_set(tmp_path, 
         assert np.array_equal(np.load(tmp_path / "out.npy"), found.magnitude.values)
 
 
+@pytest.mark.slow
 def test_a_process_that_never_imports_this_package_writes_with_plain_configurations(tmp_path):
     values = magnitudes()
     np.save(tmp_path / "in.npy", values)

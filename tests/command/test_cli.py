@@ -140,6 +140,7 @@ def test_wrong_usage_has_status_2(run, arguments, message):
 # ---- export
 
 
+@pytest.mark.slow
 def test_export_of_musdb_and_what_it_prints(run, here):
     status, out, err = run("export", "musdb", "musdb", "new.zarr", "--title", "A [b]title[/b]", "--quality", "70")
     assert (status, err) == (0, "")
@@ -350,6 +351,7 @@ def test_markup_in_names_is_printed_as_it_is(run, hostile):
     assert facts["metadata"] == repr({HOSTILE: HOSTILE})
 
 
+@pytest.mark.slow
 def test_markup_in_names_is_kept_by_the_other_commands(run, fails, hostile):
     assert run("verify", hostile) == (0, "[x].zarr is whole\n", "")
     assert run("plot", hostile, "1", "-o", "[b]:star:.png") == (0, "wrote [b]:star:.png\n", "")
@@ -428,6 +430,7 @@ def test_repair_where_there_is_no_store(fails, here):
 # ---- plot and to-audio
 
 
+@pytest.mark.slow
 def test_plot(run, fails, here):
     assert run("plot", "x.zarr", NAMES[0], "-o", "x.png") == (0, "wrote x.png\n", "")
     assert (here / "x.png").read_bytes().startswith(b"\x89PNG")
@@ -492,6 +495,7 @@ def test_separate_errors_leave_no_files(fails, here):
 # ---- the installed command
 
 
+@pytest.mark.slow
 def test_the_installed_command(here):
     def call(*arguments):
         done = subprocess.run([script(), *arguments], capture_output=True, text=True, encoding="utf-8")
@@ -510,6 +514,7 @@ def test_the_installed_command(here):
     assert call("info")[0] == 2
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_gets_no_traceback(here):
     with subprocess.Popen(
         [script(), "info", "x.zarr"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -518,6 +523,7 @@ def test_a_reader_that_leaves_early_gets_no_traceback(here):
         assert "Traceback" not in process.stderr.read()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_ends_an_export_without_a_traceback_and_leaves_a_whole_store(tmp_path):
     """Far more tracks than are done by then, all of them links to one file."""
@@ -574,6 +580,7 @@ def wait_for(condition):
     assert condition()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_ends_all_workers_and_the_export_can_go_on(run, music):
     """The signal goes to all processes of the group, as from a terminal."""
@@ -616,6 +623,7 @@ def test_ctrl_c_ends_all_workers_and_the_export_can_go_on(run, music):
     assert files_below(music) == found
 
 
+@pytest.mark.slow
 def test_resume_of_what_is_finished_and_of_nothing(run, here):
     command = ("export", "musdb", "musdb", "new.zarr", "--resume")
     assert run(*command)[0] == 0
@@ -626,6 +634,7 @@ def test_resume_of_what_is_finished_and_of_nothing(run, here):
     assert files_below(here / "new.zarr") == before
 
 
+@pytest.mark.slow
 def test_resume_errors(fails, run, here):
     run("export", "musdb", "musdb", "new.zarr")
     assert "was begun with the encoder {'quality': 80.0, 'effort': 3}; it can't go on with {'quality': 70.0, " in fails(
@@ -658,6 +667,7 @@ def test_wrong_workers_have_status_2(run, here, arguments, message):
     assert not (here / "new.zarr").exists()
 
 
+@pytest.mark.slow
 def test_dask_does_the_work(run, here):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
@@ -691,6 +701,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_full_disk_is_an_error_of_one_line_and_the_export_can_go_on(run, here, workers):

@@ -23,6 +23,7 @@ def console():
     return Console(file=io.StringIO(), highlight=False, soft_wrap=True, emoji=False)
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["norbert-store", "demo", "--tracks", "2", "--seconds", "2.5"])
@@ -55,6 +56,7 @@ def test_the_command_writes_what_it_says(tmp_path, monkeypatch, capsys):
     assert out.splitlines()[-1] == "Next: norbert-store info norbert-store-demo/musdb.zarr"
 
 
+@pytest.mark.slow
 def test_an_empty_folder_will_do_and_a_track_may_be_short(tmp_path):
     told = console()
     run_demo(tmp_path, 1, 0.2, told)

@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 CALCULATIONS = """
 import hashlib
 import numpy as np
@@ -27,6 +29,7 @@ for found in (mel.reduce(magnitude), ear.weights(magnitude), coefficients, cosin
 """
 
 
+@pytest.mark.slow
 def test_calculations_are_the_same_however_many_threads_there_are():
     found = []
     for threads in ("1", "2", "3"):

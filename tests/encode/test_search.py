@@ -184,6 +184,7 @@ def test_equal_channels_are_encoded_once(audio):
     assert [left for left, _ in twice.jpegs] == [mono for (mono,) in Coded(audio[:, :1]).jpegs]
 
 
+@pytest.mark.slow
 def test_channels_that_part_are_encoded_apart(audio):
     """The first chunk knows nothing of it yet; what comes after it is that of each channel alone."""
     parting = np.repeat(audio[:, :1], 2, axis=1)

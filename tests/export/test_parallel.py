@@ -142,12 +142,14 @@ def test_results_come_in_order(executor, steps):
     assert list(in_order(executor, eval, [])) == []
 
 
+@pytest.mark.slow
 def test_results_come_as_soon_as_they_are_there(executor, steps):
     with closing(in_order(executor, eval, [steps.call(0), *(steps.call(i, 0.2) for i in range(1, 9))])) as results:
         assert next(results) == 0
         assert len(steps.numbers("ended")) < 9
 
 
+@pytest.mark.slow
 def test_error_of_a_call_comes_in_its_turn(executor, steps):
     calls = [steps.call(0), steps.call(1, 0.2), "1 // 0", *(steps.call(i, 0.05) for i in range(3, 40))]
     results = in_order(executor, eval, calls)
@@ -159,6 +161,7 @@ def test_error_of_a_call_comes_in_its_turn(executor, steps):
     assert len(steps.numbers("begun")) < 39
 
 
+@pytest.mark.slow
 def test_nothing_runs_any_more_once_it_is_closed(executor, steps):
     with closing(in_order(executor, eval, [steps.call(i, 0.1) for i in range(50)])) as results:
         assert next(results) == 0
@@ -264,6 +267,7 @@ def test_pool_ends_also_if_a_worker_dies_at_that_moment(seconds):
     assert not worker.is_alive()
 
 
+@pytest.mark.slow
 def test_pool_waits_for_its_calls(steps):
     with process_pool(2) as pool:
         for i in range(5):
@@ -304,6 +308,7 @@ def test_workers_that_are_only_starting_do_so_too():
 # ---- exports
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bundle_tracks", [1, 3])
 def test_export_is_that_of_one_process(root, tracks, whole, executor, bundle_tracks, request):
     path, told = root / f"{request.node.name}.zarr", []
@@ -323,6 +328,7 @@ def test_export_is_that_of_one_process(root, tracks, whole, executor, bundle_tra
     assert summary.written_seconds == summary.audio_seconds == pytest.approx(told[-1].audio_seconds)
 
 
+@pytest.mark.slow
 def test_tracks_that_are_left_out_are_the_same_ones(root, tracks, executor, request):
     loud = root / "audio" / "loud.wav"
     soundfile.write(loud, np.full((3000, 2), 300.0), RATE, subtype="FLOAT")
@@ -343,6 +349,7 @@ def test_tracks_that_are_left_out_are_the_same_ones(root, tracks, executor, requ
     assert [name for name, _ in summaries[1].skipped] == ["loud", "gone", "track 1"]
 
 
+@pytest.mark.slow
 def test_error_in_a_bundle_keeps_what_is_before_it(root, tracks, whole, executor, request):
     loud = root / "audio" / "loud.wav"
     soundfile.write(loud, np.full((3000, 2), 300.0), RATE, subtype="FLOAT")
@@ -358,6 +365,7 @@ def test_error_in_a_bundle_keeps_what_is_before_it(root, tracks, whole, executor
     assert files_below(path) == whole[1]
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_meanwhile_leave_no_trace(root, tracks, whole):
     path, killed, others = root / "killed.zarr", [], set(multiprocessing.active_children())
 
@@ -373,6 +381,7 @@ def test_workers_that_are_killed_meanwhile_leave_no_trace(root, tracks, whole):
     assert files_below(path) == whole[1]
 
 
+@pytest.mark.slow
 def test_what_a_worker_that_died_had_begun_to_write_is_swept(root, tracks, whole, pool):
     path = root / "begun.zarr"
 
@@ -385,6 +394,7 @@ def test_what_a_worker_that_died_had_begun_to_write_is_swept(root, tracks, whole
     assert files_below(path) == whole[1]
 
 
+@pytest.mark.slow
 def test_workers_that_are_always_killed_are_an_error_and_the_store_is_whole(root, tracks, whole):
     path, ended, others = root / "always killed.zarr", threading.Event(), set(multiprocessing.active_children())
 
@@ -408,6 +418,7 @@ def test_workers_that_are_always_killed_are_an_error_and_the_store_is_whole(root
     assert files_below(path) == whole[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [MemoryStore, lambda: "memory://place/x.zarr"], ids=["store", "url"])
 def test_memory_of_this_process_is_no_place_for_others_to_write(tracks, place, pool):
     location = place()
@@ -421,6 +432,7 @@ def test_memory_of_this_process_is_no_place_for_others_to_write(tracks, place, p
 # ---- Dask
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_workers_of_dask_that_die_again_and_again_are_an_error(steps, capfd):
     distributed = pytest.importorskip("distributed")
@@ -435,6 +447,7 @@ def test_workers_of_dask_that_die_again_and_again_are_an_error(steps, capfd):
     capfd.readouterr()  # what Dask logs
 
 
+@pytest.mark.slow
 def test_client_of_dask_that_is_closed_is_an_error(steps):
     distributed = pytest.importorskip("distributed")
     with distributed.Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0") as client:

@@ -161,6 +161,7 @@ def shard_of(key):
 # ---- interrupted from within
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("executor", "bundle_tracks", "count", "error"),
     [
@@ -190,6 +191,7 @@ def test_interrupted_exports_end_as_if_never_interrupted(
     assert files_below(path) == expected
 
 
+@pytest.mark.slow
 def test_interrupted_again_and_again_with_any_workers(good, path, whole, executors):
     expected, done, order = whole(good), 0, ["threads", "this process", "processes", "this process"]
     for count, executor in enumerate(order, 1):
@@ -226,6 +228,7 @@ def test_progress_goes_on_where_it_was(good, path):
 # ---- broken tracks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "bundle_tracks", "count"), [("header", 1, 2), ("loud", 3, 3)])
 @pytest.mark.parametrize("where", PLACES)
 def test_gaps_of_broken_tracks_stay_where_they_were(good, broken, path, whole, where, kind, bundle_tracks, count):
@@ -245,6 +248,7 @@ def test_gaps_of_broken_tracks_stay_where_they_were(good, broken, path, whole, w
     assert files_below(path) == expected
 
 
+@pytest.mark.slow
 def test_track_of_a_name_that_is_there_twice_is_left_out_in_the_same_way(good, path, whole):
     tracks = [*good[:3], SourceTrack("track 1", "test", good[5].source, good[5].labels), *good[3:]]
     expected = whole(tracks, skip_broken=True)
@@ -254,6 +258,7 @@ def test_track_of_a_name_that_is_there_twice_is_left_out_in_the_same_way(good, p
     assert files_below(path) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "executor"), [("header", "this process"), ("loud", "this process"), ("loud", "threads")]
 )
@@ -279,6 +284,7 @@ def test_what_is_before_a_broken_track_stays_and_it_can_be_mended(root, good, pa
     assert files_below(path) == expected
 
 
+@pytest.mark.slow
 def test_track_that_is_mended_after_the_end_comes_behind_it(good, path):
     file = good[3].source.files["mixture"]
     right = file.read_bytes()
@@ -293,6 +299,7 @@ def test_track_that_is_mended_after_the_end_comes_behind_it(good, path):
     assert verify(path)
 
 
+@pytest.mark.slow
 def test_source_that_vanishes_meanwhile(root, good, path, whole):
     expected = whole(good)
     away = good[4].source.path.with_name("away")
@@ -321,6 +328,7 @@ def test_nothing_to_resume_is_a_start(good, path, whole):
     assert files_below(path) == whole(good)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skip_broken", [False, True])
 def test_finished_store_is_not_changed(good, path, whole, skip_broken):
     export_tracks(good, path, targets=TARGETS, **OPTIONS)
@@ -364,6 +372,7 @@ def test_new_tracks_come_behind_the_end(good, path, shards):
     assert norbert_store.open(path).names == db.names
 
 
+@pytest.mark.slow
 def test_splits_one_after_the_other(root, good, path, whole):
     expected = whole(good)
     train, test = good[:4], good[4:]
@@ -462,6 +471,7 @@ def test_other_zarr_data_is_never_touched(good, path):
     assert files_below(path) == before
 
 
+@pytest.mark.slow
 def test_leftovers_are_swept(good, path, whole):
     with pytest.raises(StopError):
         export_tracks(good, path, targets=TARGETS, progress=stop_after(3, StopError), **OPTIONS)
@@ -478,6 +488,7 @@ def test_leftovers_are_swept(good, path, whole):
     assert files_below(path) == whole(good)
 
 
+@pytest.mark.slow
 def test_second_export_is_refused_and_the_first_is_named(good, path, whole):
     told = []
 
@@ -517,6 +528,7 @@ def killed_at(step, function):
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 def test_death_before_any_write(good, path, whole, monkeypatch):
@@ -567,6 +579,7 @@ def is_running(process):
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_killed_process_and_its_workers_leave_what_was_committed(root, tmp_path, good, path):
     source, script = root / "musdb", tmp_path / "export.py"

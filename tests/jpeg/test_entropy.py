@@ -252,6 +252,7 @@ def least_bits(counts):
     return bits
 
 
+@pytest.mark.slow
 @quick
 @given(histograms())
 def test_codes_are_prefix_free_and_never_all_ones(counts):
@@ -264,6 +265,7 @@ def test_codes_are_prefix_free_and_never_all_ones(counts):
     assert not any(after.startswith(word) for word, after in pairwise(words))
 
 
+@pytest.mark.slow
 @quick
 @given(histograms())
 def test_codes_are_as_short_as_huffmans_where_none_is_longer_than_16_bits(counts):

@@ -156,6 +156,7 @@ def hostile():
     return [one for i, one in enumerate(hostile_jpegs()) if not one.name.startswith("the first ") or i % 20 == 0]
 
 
+@pytest.mark.slow
 def test_hostile_jpegs_are_refused_or_right_or_at_least_of_the_right_shape():
     right = 0
     for one in hostile():
@@ -168,6 +169,7 @@ def test_hostile_jpegs_are_refused_or_right_or_at_least_of_the_right_shape():
     assert right >= 50
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=4), st.data())
 def test_changed_bytes_are_refused_or_of_the_right_shape(changes, data):

@@ -293,6 +293,7 @@ def refused_or_decoded(data):
         assert decode(data).shape == (20, 13)
 
 
+@pytest.mark.slow
 @settings(quick, max_examples=400)
 @given(
     st.sampled_from([JPEG, PLAIN]),

@@ -54,6 +54,7 @@ def test_with_the_phase_of_a_mixture_only_storing_is_judged():
     assert signal_to_noise(stem, original.resynthesize(original.full_magnitude)) < 20
 
 
+@pytest.mark.slow
 def test_resynthesis_is_that_of_a_store(original, tmp_path):
     with norbert_store.create(tmp_path / "one.zarr", targets=["mixture"], rate=RATE) as writer:
         writer.add("one", {"mixture": original.audio})
@@ -62,6 +63,7 @@ def test_resynthesis_is_that_of_a_store(original, tmp_path):
     np.testing.assert_allclose(original.resynthesize(magnitude), audio, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_through_store_counts_bytes(original):
     (small, coarse), (large, fine) = (through_store(original, quality=quality) for quality in (50, 90))
     assert 200 < small < large < original.magnitude.size

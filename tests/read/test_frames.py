@@ -257,6 +257,7 @@ def flipped(path, position, mask=0x10):
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_of_a_shard_is_found_and_named(small_copy):
     path = small_copy / "magnitude/c/1/0/1/0"
     whole = path.read_bytes()
@@ -765,6 +766,7 @@ def test_readers_are_sent_without_what_they_remember(small):
 # ---- the same layout with other codecs
 
 
+@pytest.mark.slow
 def test_other_codecs_read_with_the_same_numbers(small, other_codecs):
     db = norbert_store.open(other_codecs)
     same(db, small)

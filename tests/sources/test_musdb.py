@@ -101,6 +101,7 @@ def test_artist_and_title_are_parted_at_the_first_dash_between_spaces(tmp_path, 
     assert [track.labels for track in musdb_tracks(tmp_path)] == [labels, labels]
 
 
+@pytest.mark.slow
 def test_stems_that_are_not_there_are_left_out(hq, tmp_path):
     root = shutil.copytree(hq, tmp_path / "hq")
     (root / "train" / NAMES[0] / "vocals.wav").unlink()
@@ -156,6 +157,7 @@ def test_export_from_end_to_end(root, tmp_path):
     assert all(track.duration == pytest.approx(SECONDS, abs=0.001) for track in db)
 
 
+@pytest.mark.slow
 def test_vocals_come_back_with_the_phase_of_the_source(root, hq, tmp_path):
     export_musdb(root, tmp_path / "x.zarr")
     for track in norbert_store.open(tmp_path / "x.zarr"):
@@ -167,6 +169,7 @@ def test_vocals_come_back_with_the_phase_of_the_source(root, hq, tmp_path):
         assert np.corrcoef(audio[:common].ravel(), original[:common].ravel())[0, 1] > 0.8
 
 
+@pytest.mark.slow
 def test_the_source_is_found_after_data_set_and_store_moved_together(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     export_musdb("data/" + root.name, "data/x.zarr")
@@ -180,6 +183,7 @@ def test_the_source_is_found_after_data_set_and_store_moved_together(root, tmp_p
         track.to_audio("drums")
 
 
+@pytest.mark.slow
 def test_progress_and_sizes(root, tmp_path):
     told = []
     summary = export_musdb(root, tmp_path / "x.zarr", progress=told.append)
@@ -196,6 +200,7 @@ def test_progress_and_sizes(root, tmp_path):
     assert summary.stem_seconds == pytest.approx(5 * summary.audio_seconds)
 
 
+@pytest.mark.slow
 def test_an_existing_store_is_refused(root, tmp_path):
     export_musdb(root, tmp_path / "x.zarr")
     with pytest.raises(StoreExistsError, match=r"x\.zarr exists already"):
@@ -237,6 +242,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_mp4_is_named_and_can_be_skipped(mp4, tmp_path, kind):
     root = shutil.copytree(mp4, tmp_path / "musdb18")

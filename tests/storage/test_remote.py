@@ -166,6 +166,7 @@ def test_slices_are_those_of_a_folder(place, local):
         assert np.array_equal(found[excerpt].values, expected[excerpt].values)
 
 
+@pytest.mark.slow
 def test_track_by_track(new_place, music, options):
     audio = {"one": music(3000, 1), "two": music(5000, 2)}
     with norbert_store.create(new_place, **options()) as writer:
@@ -211,6 +212,7 @@ def test_web(web, local):
     assert verify(web.url)
 
 
+@pytest.mark.slow
 def test_web_is_not_written(web, options):
     with pytest.raises(NorbertStoreError, match="new.zarr"):
         norbert_store.create(f"{web.url}/new.zarr", **options())
@@ -221,6 +223,7 @@ def test_web_where_nothing_is(web):
         norbert_store.open(f"{web.url}/nowhere.zarr")
 
 
+@pytest.mark.slow
 def test_web_with_faults(web, local):
     with web.breaking(at_random(0.2, seed=1)) as faults:
         assert_same_values(norbert_store.open(web.url), local)
@@ -300,6 +303,7 @@ def in_a_fork(function: Callable[[], Any]) -> Any:
         process.join()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 def test_forked_processes_read_what_was_opened_before(counted, local):
@@ -323,6 +327,7 @@ def test_forked_processes_read_what_was_opened_before(counted, local):
     assert len(after) == len(before)  # nothing had to be tried again
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 def test_forked_processes_open_what_their_parent_had(counted, local):
@@ -332,6 +337,7 @@ def test_forked_processes_open_what_their_parent_had(counted, local):
     assert norbert_store.open(location).names == local.names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_other_processes_read_what_is_sent_to_them(method, path, front, local):
     if method not in multiprocessing.get_all_start_methods():
@@ -347,6 +353,7 @@ def test_other_processes_read_what_is_sent_to_them(method, path, front, local):
 # ---- faults
 
 
+@pytest.mark.slow
 def test_export_and_read_with_failing_requests(new_place, front, musdb, folder, local):
     with front.breaking(at_random(0.05, seed=3)) as faults:
         norbert_store.export_musdb(musdb, new_place, **OPTIONS)
@@ -356,6 +363,7 @@ def test_export_and_read_with_failing_requests(new_place, front, musdb, folder, 
     assert verify(new_place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["500", "503", "refuse", "cut", "stall"])
 @pytest.mark.parametrize("ready", ["s3fs", "obstore"])
 def test_one_fault_while_reading_is_of_no_effect(ready, fault, front, path, local):
@@ -366,6 +374,7 @@ def test_one_fault_while_reading_is_of_no_effect(ready, fault, front, path, loca
     assert faults == [fault]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["500", "cut", "stall"])
 @pytest.mark.parametrize("ready", ["s3fs", "obstore"])
 def test_lasting_fault_while_reading_is_an_error(ready, fault, front, path, local):
@@ -375,6 +384,7 @@ def test_lasting_fault_while_reading_is_an_error(ready, fault, front, path, loca
     assert np.array_equal(db[0].levels[0].values, local[0].levels[0].values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ready", "requests"), [("s3fs", 40), ("obstore", 8)])
 def test_server_that_fails_in_the_middle_of_an_export(ready, requests, new_path, front, musdb, folder, local):
     place = impatient(ready, new_path, front)
@@ -398,6 +408,7 @@ def test_lock_whose_answer_is_lost_is_ours_all_the_same(new_place, front, option
         assert faults == ["cut"]
 
 
+@pytest.mark.slow
 def test_server_that_is_gone_is_one_line():
     command = [
         sys.executable,

@@ -96,6 +96,7 @@ def test_appending_nothing_changes_nothing(small_copy):
     assert files_below(small_copy) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)
 def test_appending_to_stores_of_released_versions(golden, tmp_path):
     path = shutil.copytree(golden, tmp_path / "x.zarr")
@@ -239,6 +240,7 @@ def short_blocks(monkeypatch):
     monkeypatch.setattr("norbert_store._write.settings.ROWS", ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_blocks")
 @pytest.mark.parametrize("late", [0, 2, 9, 99])
 @pytest.mark.parametrize("parts", [[15], [3, 1, 4, 5, 0, 2], [4, 4, 1, 6], [5, 10]], ids=str)
@@ -269,6 +271,7 @@ def test_tables_of_several_blocks_are_the_same_however_they_grow(options, parts,
         assert plain.late.values.tolist() == db.tracks.late.values.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_blocks")
 def test_blocks_that_are_full_are_not_written_again(tmp_path, options):
     path = tmp_path / "x.zarr"
@@ -287,6 +290,7 @@ def test_blocks_that_are_full_are_not_written_again(tmp_path, options):
 # ---- readers that were there before
 
 
+@pytest.mark.slow
 def test_readers_go_on_while_tracks_are_appended(tmp_path, options):
     """What was opened before keeps its tracks and values; what is opened meanwhile sees whole tracks."""
     path = tmp_path / "x.zarr"
@@ -423,6 +427,7 @@ except StorageError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
 def test_full_disk_costs_the_track_that_did_not_fit_and_no_other(tmp_path, options, music):
     path = tmp_path / "x.zarr"
