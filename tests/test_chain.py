@@ -171,7 +171,7 @@ def test_less_quality_is_less_alike_and_smaller(tmp_path):
 
 @pytest.mark.slow
 @given(levels=arrays(np.uint8, array_shapes(min_dims=3, max_dims=3, max_side=24)), format=st.sampled_from(LOSSLESS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_levels_survive_a_lossless_format(levels, format):  # noqa: A002
     back, metadata = roundtrip(levels, format=format)
     assert back.dtype == np.uint8
@@ -180,7 +180,7 @@ def test_any_levels_survive_a_lossless_format(levels, format):  # noqa: A002
 
 
 @given(shape=array_shapes(min_dims=3, max_dims=3, max_side=60), seed=st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_levels_come_close_in_a_jpeg(shape, seed):
     """At quality 100 the table's steps give a block an error of 8.5 in the Euclidean norm at most, before rounding."""
     levels = noise(*shape, seed=seed)
@@ -197,7 +197,7 @@ def test_any_levels_come_close_in_a_jpeg(shape, seed):
     rate=st.sampled_from([8000, 44100, 192000]),
     bandwidth=st.floats(1, 200_000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_audio_keeps_its_shape(samples, channels, n_fft, rate, bandwidth):
     tf, bw, ls, qt = (
         norbert.TF(rate, n_fft),

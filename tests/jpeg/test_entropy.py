@@ -21,7 +21,7 @@ from norbert_store._jpeg.stream import decode
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 ONES = np.ones((8, 8), np.uint8)
-quick = settings(max_examples=80, deadline=None, derandomize=True)
+quick = settings(max_examples=80)
 
 
 def sparse(rows, columns, share=0.1, largest=40, seed=0):

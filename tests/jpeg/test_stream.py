@@ -21,7 +21,7 @@ from norbert_store._jpeg.layout import read_header
 from norbert_store._jpeg.stream import as_bytes, check, decode
 from norbert_store.errors import JpegError, NorbertStoreError
 
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(max_examples=60)
 
 TABLE = quantisation_table(80)
 SIGNATURE = b"norbert\0"

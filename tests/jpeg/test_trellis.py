@@ -17,7 +17,7 @@ from norbert_store._jpeg.stream import decode
 from norbert_store._jpeg.trellis import quantise
 
 TABLE = quantisation_table(70)
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(max_examples=60)
 
 
 def music(rows=64, columns=96, seed=0):

@@ -22,7 +22,7 @@ from norbert_store._spectra.bins import (
 from norbert_store._spectra.stft import Stft
 from norbert_store.errors import FormatError
 
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(max_examples=60)
 
 
 def test_sixteen_kilohertz_of_the_default_transform_are_744_bins():

@@ -29,7 +29,7 @@ from norbert_store.errors import MagnitudeError, NorbertStoreError
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 EVERY_LEVEL = np.arange(256, dtype=np.uint8)
 
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(max_examples=60)
 
 # The range where all 256 levels differ in a float32 table. Below an exponent of about 0.06 the lowest levels stand for
 # less than float32 can hold and become 0; below a range of about 0.001 dB neighbours are closer than float32's steps.

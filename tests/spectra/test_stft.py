@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from norbert_store._spectra.stft import Stft, StftStream, StftSynthesis, as_audio
 from norbert_store.errors import AudioError
 
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(max_examples=60)
 
 
 @st.composite
