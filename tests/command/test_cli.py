@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -523,6 +524,45 @@ def test_a_reader_that_leaves_early_gets_no_traceback(here):
         assert "Traceback" not in process.stderr.read()
 
 
+# The command gets Ctrl-C's usual effect back: a shell that starts these tests in the background takes it from all that
+# they start.
+INTERRUPTIBLE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@contextmanager
+def started(*arguments):
+    """Start the command, in a group of processes of its own, which doesn't outlive a test that gives up."""
+    command = [sys.executable, "-c", INTERRUPTIBLE, script(), *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+
+
+def group_is_gone(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_ends_an_export_without_a_traceback_and_leaves_a_whole_store(tmp_path):
@@ -532,17 +572,10 @@ def test_ctrl_c_ends_an_export_without_a_traceback_and_leaves_a_whole_store(tmp_
     for i in range(4000):
         (tmp_path / "music" / f"{i:04d}.wav").symlink_to(tmp_path / "x.wav")
     store = tmp_path / "x.zarr"
-    with subprocess.Popen(
-        [script(), "export", "folder", str(tmp_path / "music"), str(store), "--effort", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        deadline = time.monotonic() + 30
-        while not (store / "magnitude" / "c" / "0" / "0" / "5").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+    with started("export", "folder", str(tmp_path / "music"), str(store), "--effort", "0") as process:
+        wait_for(lambda: (store / "magnitude/c/0/0/5").exists() or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err.strip()) == (
         130,
         "",
@@ -573,41 +606,20 @@ def music(tmp_path, monkeypatch):
 EXPORT = ("export", "folder", "music", "x.zarr", "--n-fft", "512", "--effort", "0")
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert condition()
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_ends_all_workers_and_the_export_can_go_on(run, music):
     """The signal goes to all processes of the group, as from a terminal."""
-    with subprocess.Popen(
-        [script(), *EXPORT, "--workers", "2"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with started(*EXPORT, "--workers", "2") as process:
         wait_for(lambda: (music / "magnitude/c/0/0/10").exists() or process.poll() is not None)
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
+        wait_for(lambda: group_is_gone(process.pid))
     assert (process.returncode, out, err.strip()) == (
         130,
         "",
         "norbert-store: stopped. x.zarr holds what was done; the same command with --resume continues",
     )
-
-    def group_is_gone():
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return True
-        return False
-
-    wait_for(group_is_gone)
     committed = norbert_store.open(music).names
     assert committed == [f"{i:02d}" for i in range(len(committed))]
     assert len(committed) < 60  # perhaps none: bundles are committed in order, and the first may be the last to be done
