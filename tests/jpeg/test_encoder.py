@@ -123,7 +123,7 @@ def test_the_longest_sides_work(shape):
     assert np.abs(decoded.astype(int) - levels).max() <= 8
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.integers(1, 20),
     st.integers(15000, 65500) | st.integers(65490, 65500),

@@ -16,7 +16,7 @@ from norbert_store._jpeg.encoder import encode, quantisation_table
 from norbert_store._jpeg.layout import LONGEST_COMMENT, Layout, check_markers, read_header, segments_of, write
 from norbert_store._jpeg.stream import decode
 
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(max_examples=60)
 
 TABLE = quantisation_table(80)
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
