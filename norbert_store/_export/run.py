@@ -94,7 +94,7 @@ def export(
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> import numpy as np, soundfile
+    >>> import norbert_store, numpy as np, soundfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for i in range(2):
     ...         noise = np.random.default_rng(i).uniform(-0.5, 0.5, (8000, 2))
@@ -103,7 +103,7 @@ def export(
     ...         {"name": "one", "file": "0.wav", "split": "train", "genre": "Noise"},
     ...         {"name": "two", "file": "1.wav", "split": "test", "genre": "Noise"},
     ...     ]
-    ...     summary = export(table, f"{folder}/x.zarr", targets={"mixture": "file"}, root=folder)
+    ...     summary = norbert_store.export(table, f"{folder}/x.zarr", targets={"mixture": "file"}, root=folder)
     ...     db = summary.open()
     ...     db.names, db["two"].split, db["two"].labels
     (['one', 'two'], 'test', {'genre': 'Noise'})
@@ -169,11 +169,16 @@ def export_musdb(root: str | os.PathLike[str], out: Location, **options: Unpack[
     Examples
     --------
     >>> import tempfile
-    >>> from norbert_store._command.demo_music import write_musdb
+    >>> from pathlib import Path
+    >>> import norbert_store, numpy as np, soundfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = write_musdb(f"{folder}/musdb", tracks=2, seconds=1.0)
-    ...     summary = export_musdb(f"{folder}/musdb", f"{folder}/musdb.zarr")
-    >>> summary.tracks, summary.skipped
-    (2, [])
+    ...     track = Path(folder, "musdb18hq/train/Artist - Title")
+    ...     track.mkdir(parents=True)
+    ...     for i, target in enumerate(("mixture", "drums", "bass", "other", "vocals")):
+    ...         noise = np.random.default_rng(i).uniform(-0.5, 0.5, (8000, 2))
+    ...         soundfile.write(track / f"{target}.wav", noise, 8000)
+    ...     summary = norbert_store.export_musdb(f"{folder}/musdb18hq", f"{folder}/musdb.zarr")
+    ...     summary.open()["Artist - Title"].labels
+    {'artist': 'Artist', 'title': 'Title'}
     """
     return export_tracks(musdb.musdb_tracks(root), out, targets=musdb.TARGETS, **options)

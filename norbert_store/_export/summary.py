@@ -99,9 +99,9 @@ class Summary:
         return open_store(self.location if self._place is None else self._place)
 
     def __repr__(self) -> str:
-        megabytes = f"{self.store_bytes / 1e6:.1f} MB"
+        tracks = "1 track" if self.tracks == 1 else f"{self.tracks} tracks"
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return (
-            f"<norbert_store.Summary of {self.location!r}: {self.tracks} tracks, {self.audio_seconds:.1f} s, "
-            f"{megabytes}; {self.written} written{skipped}>"
+            f"<norbert_store.Summary of {self.location!r}: {tracks}, {self.audio_seconds:.1f} s, "
+            f"{self.store_bytes / 1e6:.1f} MB; {self.written} written{skipped}>"
         )

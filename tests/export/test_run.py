@@ -117,7 +117,7 @@ def test_a_summary_is_readable(root, tmp_path):
     summary = export(TABLE, tmp_path / "x.zarr", targets=TARGETS, root=root, skip_broken=True, **OPTIONS)
     size = sum(path.stat().st_size for path in (tmp_path / "x.zarr").rglob("*") if path.is_file())
     assert repr(summary) == (
-        f"<norbert_store.Summary of {str(tmp_path / 'x.zarr')!r}: 1 tracks, 0.5 s, {size / 1e6:.1f} MB; "
+        f"<norbert_store.Summary of {str(tmp_path / 'x.zarr')!r}: 1 track, 0.5 s, {size / 1e6:.1f} MB; "
         "1 written, 1 skipped>"
     )
 
