@@ -28,6 +28,7 @@ from norbert_store._read.values import Values, values_of
 from norbert_store._spectra.stft import whole_number
 from norbert_store.errors import NameNotFoundError
 
+Indices = Sequence[int] | NDArray[np.integer[Any]]
 Item = dict[str, Any]
 """An excerpt: "magnitude", "track" and "start"."""
 
@@ -120,7 +121,7 @@ class Excerpts:
             whole = np.stack(values)
         return {"magnitude": whole, "track": [item["track"] for item in items], "start": [i["start"] for i in items]}
 
-    def read(self, indices: Sequence[int], out: NDArray[Any] | None = None) -> dict[str, Any]:
+    def read(self, indices: Indices, out: NDArray[Any] | None = None) -> dict[str, Any]:
         """Read some excerpts, into the caller's memory if that is given.
 
         Parameters
@@ -163,7 +164,7 @@ class Excerpts:
         """Return the indices of an epoch, for one of ``world_size`` processes that share it."""
         return EpochSampler(self._per_epoch, epoch, rank, world_size)
 
-    def _places(self, indices: Sequence[int]) -> _Places:
+    def _places(self, indices: Indices) -> _Places:
         numbers = np.asarray(indices)
         if numbers.ndim != 1 or (numbers.size and not np.issubdtype(numbers.dtype, np.integer)):
             raise TypeError(f"expected a sequence of whole numbers, found {indices!r}")

@@ -311,7 +311,7 @@ class Store:
             "magnitude", "levels" (uint8), "decibel", or a function of one value, which is evaluated once for each of
             the 256 levels: it gets an array of magnitudes and returns as many numbers.
         per_epoch : int, optional
-            How many excerpts an epoch has; if left out, so many as make up the tracks' length.
+            How many excerpts an epoch has; if left out, as many as are together as long as the tracks.
         remix : bool
             Whether each target is drawn from another track.
 

@@ -41,7 +41,7 @@ class Track(StoredTrack):
         Raises
         ------
         NameNotFoundError
-            If the track hasn't the target.
+            If the track doesn't have the target.
         AudioError
             If the mixture has another length, rate or number of channels than the track.
         SourceError
@@ -97,7 +97,7 @@ class Track(StoredTrack):
         Raises
         ------
         TrackError
-            If the track hasn't one of the targets, or none but the mixture.
+            If the track doesn't have one of the targets, or has none but the mixture.
         AudioError, SourceError
             As `to_audio`.
         ValueError

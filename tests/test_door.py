@@ -14,6 +14,7 @@ import pytest
 from zarr.storage import MemoryStore
 
 import norbert_store
+from norbert_store._export.tracks import ExportOptions
 from norbert_store._write.settings import CreateOptions, new_document
 
 PACKAGE = Path(norbert_store.__file__).parent
@@ -106,6 +107,8 @@ def test_all_options_stand_in_the_signature():
 def test_type_checkers_know_the_same_options():
     of_create = {"targets", "rate", "channels"}
     assert set(CreateOptions.__annotations__) | of_create == set(inspect.signature(new_document).parameters)
+    for function in (norbert_store.export_folder, norbert_store.export_musdb):
+        assert set(ExportOptions.__annotations__) == set(inspect.signature(function).parameters) - {"root", "out"}
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))

@@ -111,7 +111,7 @@ class Frames:
         Returns
         -------
         ndarray of float32
-            (targets, channels, frames, bins); NaN between tracks, and where a track hasn't a target.
+            (targets, channels, frames, bins); NaN between tracks, and where a track doesn't have a target.
 
         Raises
         ------

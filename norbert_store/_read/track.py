@@ -150,7 +150,7 @@ class StoredTrack:
         Raises
         ------
         NameNotFoundError
-            If it hasn't.
+            If it doesn't have it.
         """
         label = self.targets[self._position("target", target, self.targets)]
         if not self.present[label]:
@@ -197,7 +197,7 @@ class StoredTrack:
         Raises
         ------
         NameNotFoundError
-            If there is no such target or channel, or the track hasn't it.
+            If there is no such target or channel, or the track doesn't have it.
         IndexError
             If the track has no such chunk.
         DamagedError
