@@ -313,11 +313,6 @@ def test_info_errors(fails, here):
     assert "x.zarr is no norbert_store" in fails("info", "x.zarr")
 
 
-def test_a_missing_package_is_an_error_of_one_line(fails, here, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert "matplotlib" in fails("plot", "x.zarr", "0", "-o", "x.png")
-
-
 @pytest.fixture
 def hostile(tmp_path, monkeypatch):
     """A store in which everything that has a name is named to be taken for markup."""
