@@ -58,7 +58,7 @@ class _Command(click.Command):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except (NorbertStoreError, OSError, ValueError) as error:
+        except (NorbertStoreError, OSError, ValueError, ModuleNotFoundError) as error:
             options = [one for one in self.params if isinstance(one, click.Option)]
             raise _Failure(with_options(_one_line(error), options)) from error
 
