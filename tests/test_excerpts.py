@@ -113,7 +113,7 @@ def layouts(tmp_path_factory):
     made["zip"] = Layout(norbert_store.open(packed), made["three channels"].levels)
     made["wrapped"] = Layout(norbert_store.open(WrapperStore(LocalStore(source))), made["three channels"].levels)
     yield made
-    made["zip"].db._selection.snapshot.storage.store.close()
+    made["zip"].db._selection.snapshot.storage._zarr_store.close()
 
 
 def pack(source, path):

@@ -1,14 +1,21 @@
-"""Keys as files in a folder: ranges are read directly, and what is written is whole and on disk, or not there."""
+"""Keys as files in a folder: ranges are read directly, and what is written is whole and on disk, or not there.
+
+The folder may come from a stranger. Nothing is read, written or deleted through a symbolic link that leads out of it,
+and nothing is opened that blocks or acts when it is opened: regular files alone are read. What isn't defended is a
+folder that somebody changes on purpose while it is used.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
-from contextlib import suppress
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from norbert_store.errors import StorageError
+from norbert_store._storage.keys import check_key, is_key
+from norbert_store.errors import DamagedError, FormatError, StorageError
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -16,10 +23,20 @@ PARTIAL_SUFFIX = ".partial"
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
-_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+# a FIFO is opened without waiting for somebody who writes into it
+_READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 _SHORT_BYTES = 2**20
 _FAR_BYTES = 2**40
+
+_MOST_REMEMBERED = 2**16
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFSOCK: "a socket",
+}
 
 FileState = tuple[int, int, int, int]
 """Which file it is, its size, and when it was written and changed."""
@@ -36,6 +53,11 @@ class LocalKeys:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._root = os.path.join(folder, "")
+        # which file a key was, when it was looked at: reading asks no more of the system than it must
+        self._known: dict[str, int] = {}
+
+    def __reduce__(self) -> tuple[type[LocalKeys], tuple[Path]]:
+        return type(self), (self.folder,)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
         """Read a key from ``start`` (from its end, if negative) on; None where there is no such key."""
@@ -43,27 +65,72 @@ class LocalKeys:
         return None if found is None else found[0]
 
     def get_with_state(self, key: str, start: int, length: int | None = None) -> tuple[bytes, FileState] | None:
-        """Read a range, and tell the state of the file that it is of."""
+        """Read a range, and tell the state of the file that it is of.
+
+        Raises
+        ------
+        FormatError
+            If the key isn't one, or a symbolic link leads out of the folder.
+        DamagedError
+            If what is there is no regular file.
+        StorageError
+            If it can't be read.
+        """
+        known = self._known.get(key)
+        if known is None:
+            self._check(key)
         path = f"{self._root}{key}"
         try:
             descriptor = os.open(path, _READ)
             try:
+                if known is None:
+                    known = self._look_at(key, os.fstat(descriptor))
                 # reading makes room for all that it asks for, and no system takes every offset
-                if length is None or length > _SHORT_BYTES or not 0 <= start < _FAR_BYTES:
+                begin, count = start, length
+                if count is None or count > _SHORT_BYTES or not 0 <= begin < _FAR_BYTES:
                     size = os.fstat(descriptor).st_size
-                    start = max(0, size + start) if start < 0 else min(start, size)
-                    length = size - start if length is None else min(length, size - start)
-                data = _read(descriptor, start, length)
-                return data, _state(os.fstat(descriptor))  # afterwards, so that a write in between is noticed
+                    begin = max(0, size + begin) if begin < 0 else min(begin, size)
+                    count = size - begin if count is None else min(count, size - begin)
+                data = _read(descriptor, begin, count)
+                state = _state(os.fstat(descriptor))  # afterwards, so that a write in between is noticed
             finally:
                 os.close(descriptor)
         except _NOT_THERE:
             return None
+        except (DamagedError, FormatError):
+            raise
         except OSError as error:
             raise StorageError(f"{path} can't be read: {reason(error)}") from error
+        if state[0] != known:  # another file than the one that was looked at
+            self._known.pop(key, None)
+            return self.get_with_state(key, start, length)
+        return data, state
+
+    def _check(self, key: str) -> None:
+        """Check that a key and the links on its way stay in the folder."""
+        if _leads_out(self._root, check_key(key)):
+            raise FormatError(
+                f"{self._root}{key} is, or lies behind, a symbolic link that leads out of {self.folder}: nothing "
+                "outside of a store is read or written for it; replace the link by what it leads to "
+                "(cp --recursive --dereference copies a store so)"
+            )
+
+    def _look_at(self, key: str, status: os.stat_result) -> int:
+        """Check that an open file is a regular one, and remember which it is."""
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError
+        if not stat.S_ISREG(status.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
+            raise DamagedError(f"{self._root}{key} is {kind}; expected a regular file")
+        if len(self._known) >= _MOST_REMEMBERED:
+            self._known.clear()
+        self._known[key] = status.st_ino
+        return status.st_ino
 
     def state(self, key: str) -> FileState | None:
         """Tell what changes when a file is written or replaced; None where there is none."""
+        if key not in self._known:
+            check_key(key)
         try:
             return _state(os.stat(f"{self._root}{key}"))
         except OSError:
@@ -75,9 +142,8 @@ class LocalKeys:
 
     def set(self, key: str, data: bytes) -> None:
         """Write a file beside the old one, see it on disk, and put it in the old one's place."""
-        path = self.folder / key
-        partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
-        try:
+        with self._writing(key) as path:
+            partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
             new_folders = _make_folders(path.parent)
             try:
                 with open(partial, "wb") as file:
@@ -91,33 +157,48 @@ class LocalKeys:
                 raise
             for folder in {path.parent, *(made.parent for made in new_folders)}:
                 _sync_folder(folder)
-        except OSError as error:
-            raise StorageError(f"{path} can't be written: {reason(error)}") from error
 
     def set_new(self, key: str, data: bytes) -> None:
         """Write a file, unless there is one."""
-        if not (self.folder / key).exists():
+        if not (self.folder / check_key(key)).exists():
             self.set(key, data)
 
     def delete(self, key: str) -> None:
         """Delete a key, if it is there."""
-        with suppress(*_NOT_THERE):
-            (self.folder / key).unlink()
+        with self._writing(key) as path, suppress(*_NOT_THERE):
+            path.unlink()
+
+    @contextmanager
+    def _writing(self, key: str) -> Iterator[Path]:
+        """Give the path of a file to be replaced or deleted: a link in its place is, not what it leads to."""
+        folder, _, _ = check_key(key).rpartition("/")
+        if folder:
+            self._check(folder)
+        path = self.folder / key
+        try:
+            yield path
+        except OSError as error:
+            raise StorageError(f"{path} can't be written: {reason(error)}") from error
 
     def size(self, key: str) -> int | None:
         """Count the bytes of a key; None where there is no such key."""
+        path = self.folder / check_key(key)
         try:
-            return (self.folder / key).stat().st_size
+            return path.stat().st_size
         except _NOT_THERE:
             return None
+        except OSError as error:
+            raise StorageError(f"{path} can't be read: {reason(error)}") from error
 
     def list(self, prefix: str = "") -> list[str]:
-        """List all keys below a prefix, in order."""
+        """List all keys below a prefix, in order; names that can't be keys aren't a store's."""
+        if prefix:
+            self._check(prefix)
         keys = []
         for folder, _, names in os.walk(self.folder / prefix):
             below = Path(folder).relative_to(self.folder)
             keys += [(below / name).as_posix() for name in names]
-        return sorted(keys)
+        return sorted(filter(is_key, keys))
 
     def is_empty(self) -> bool:
         """Whether there is nothing at all, but for empty folders."""
@@ -141,6 +222,17 @@ def _read(descriptor: int, start: int, length: int) -> bytes:
     while piece := os.read(descriptor, length - sum(map(len, pieces))):
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def _leads_out(root: str, key: str) -> bool:
+    """Whether a symbolic link below a folder leads out of it."""
+    path = root
+    for part in key.split("/"):
+        path = os.path.join(path, part)
+        if os.path.islink(path):
+            inside = os.path.join(os.path.realpath(root), "")
+            return not os.path.realpath(f"{root}{key}").startswith(inside)
+    return False
 
 
 def _state(status: os.stat_result) -> FileState:

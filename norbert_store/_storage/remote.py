@@ -17,6 +17,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ObjectStore
 
+from norbert_store._storage.keys import check_key, is_key
 from norbert_store.errors import StorageError
 
 ATTEMPTS = 5
@@ -84,10 +85,13 @@ class ZarrKeys:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
         """Read a key from ``start`` (from its end, if negative) on; None where there is no such key."""
+        check_key(key)
         return self._run(f"{key} can't be read", self._get(key, _byte_request(start, length)))
 
     def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
         """Read ranges (key, start, length), many at a time."""
+        for key, _, _ in ranges:
+            check_key(key)
 
         async def read() -> list[bytes | None]:
             free = asyncio.Semaphore(_MOST_AT_A_TIME)
@@ -103,11 +107,13 @@ class ZarrKeys:
 
     def set(self, key: str, data: bytes) -> None:
         """Write a key whole."""
+        check_key(key)
         buffer = default_buffer_prototype().buffer.from_bytes(data)
         self._run(f"{key} can't be written", lambda: self._store.set(key, buffer))
 
     def set_new(self, key: str, data: bytes) -> None:
         """Write a key, unless there is one: on object storage one request that the server decides on."""
+        check_key(key)
         buffer = default_buffer_prototype().buffer.from_bytes(data)
 
         async def write() -> None:
@@ -125,6 +131,7 @@ class ZarrKeys:
 
     def delete(self, key: str) -> None:
         """Delete a key, if it is there."""
+        check_key(key)
 
         async def delete() -> None:
             try:
@@ -136,6 +143,7 @@ class ZarrKeys:
 
     def size(self, key: str) -> int | None:
         """Count the bytes of a key; None where there is no such key."""
+        check_key(key)
 
         async def size() -> int | None:
             try:
@@ -146,10 +154,12 @@ class ZarrKeys:
         return self._run(f"{key} can't be read", size)
 
     def list(self, prefix: str = "") -> list[str]:
-        """List all keys below a prefix, in order."""
+        """List all keys below a prefix, in order; names that can't be keys aren't a store's."""
+        if prefix:
+            check_key(prefix)
 
         async def collect() -> list[str]:
-            return [key async for key in self._store.list_prefix(prefix)]
+            return [key async for key in self._store.list_prefix(prefix) if is_key(key)]
 
         return sorted(self._run(f"{prefix or 'all'} can't be listed", collect))
 

@@ -16,7 +16,9 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore, ZipStore
 
 from norbert_store._lazy import lazy
+from norbert_store._storage.adapter import KeysStore
 from norbert_store._storage.folder import PARTIAL_SUFFIX, FileState, LocalKeys
+from norbert_store._storage.keys import Keys
 from norbert_store._storage.remote import ATTEMPTS, ZarrKeys, is_forked, keep, open_url, reopened
 from norbert_store.errors import FormatError, StoreNotFoundError
 
@@ -84,15 +86,20 @@ class Storage:
         return None if self.folder is None else LocalKeys(self.folder)
 
     @property
-    def _keys(self) -> LocalKeys | ZarrKeys:
+    def _keys(self) -> Keys:
         if self.local is not None:
             return self.local
         # a ready store tries again as it was told to
-        return ZarrKeys(self.store, self.name, attempts=1 if isinstance(self._location, Store) else ATTEMPTS)
+        return ZarrKeys(self._zarr_store, self.name, attempts=1 if isinstance(self._location, Store) else ATTEMPTS)
 
     @property
     def store(self) -> Store:
-        """The zarr store, opened once in each process.
+        """The place as a store of zarr's, to read only, by the same rules as here."""
+        return KeysStore(self._keys)
+
+    @property
+    def _zarr_store(self) -> Store:
+        """The store that zarr has for the place, opened once in each process.
 
         Raises
         ------

@@ -224,7 +224,7 @@ def test_zip_files(small, tmp_path, compression, kind):
     db = norbert_store.open(kind(path))
     same(db, small)
     assert db[0].to_audio("vocals", mixture=small.audio[db[0].name]["mixture"]).shape == (25600, 2)
-    db._selection.snapshot.storage.store.close()
+    db._selection.snapshot.storage._zarr_store.close()
 
 
 def test_memory_url(small, tmp_path):

@@ -138,7 +138,7 @@ def test_zip_files_are_read(zip_file, kind):
     assert storage.get_suffix("a/key", 2) == b"89"
     assert storage.get("a/other") is None
     assert storage.list() == ["a/key"]
-    storage.store.close()
+    storage._zarr_store.close()
 
 
 def test_zip_files_are_not_written(tmp_path):

@@ -1,0 +1,105 @@
+"""Keys: the names of a store's files, relative to the store, and the check that none of them leads out of it.
+
+A store may come from a stranger, and many keys follow from what it says of itself. So every key is checked here, on the
+lowest floor, however it came about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol
+
+from norbert_store.errors import FormatError
+
+# what object storage and file systems take
+_MOST_KEY_BYTES = 1024
+_MOST_PART_BYTES = 255
+_LONGEST_SHOWN = 100
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+class Keys(Protocol):
+    """What lies at a place, by key; every method checks the keys that it is given.
+
+    Reading raises `FormatError` for what is no key, `DamagedError` for what can't be the file of a store, and
+    `StorageError` if the place fails.
+    """
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
+        """Read a key from ``start`` (from its end, if negative) on; None where there is no such key."""
+
+    def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
+        """Read ranges (key, start, length), many at a time."""
+
+    def set(self, key: str, data: bytes) -> None:
+        """Write a key whole."""
+
+    def set_new(self, key: str, data: bytes) -> None:
+        """Write a key, unless there is one."""
+
+    def delete(self, key: str) -> None:
+        """Delete a key, if it is there."""
+
+    def size(self, key: str) -> int | None:
+        """Count the bytes of a key; None where there is no such key."""
+
+    def list(self, prefix: str = "") -> list[str]:
+        """List all keys below a prefix, in order; names that can't be keys aren't a store's."""
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing at all."""
+
+
+@lru_cache(2**14)
+def check_key(key: str) -> str:
+    """Return a key, if it names something below the folder of a store, on every system.
+
+    Raises
+    ------
+    FormatError
+        If it is absolute, has parts that are empty or lead upwards, or is nothing that a file can be named.
+    """
+    problem = _problem(key)
+    if problem:
+        raise FormatError(
+            f"{_shown(key)} can't be the key of a file in a store: {problem}; expected names divided by '/', which "
+            "lead to nothing outside of the store"
+        )
+    return key
+
+
+def is_key(name: str) -> bool:
+    """Whether a name that was found in a folder or an archive could be a key."""
+    return _problem(name) is None
+
+
+def _problem(key: str) -> str | None:
+    """Say why a text is no key; None if it is one."""
+    try:
+        encoded = key.encode()
+    except UnicodeEncodeError:
+        return "it isn't Unicode"
+    if len(encoded) > _MOST_KEY_BYTES:
+        return f"it has {len(encoded)} bytes, of at most {_MOST_KEY_BYTES}"
+    if _CONTROL.search(key):
+        return "it holds a control character"
+    if "\\" in key:
+        return "it holds a backslash"
+    if key.startswith("/") or _DRIVE.match(key):
+        return "it is absolute"
+    parts = key.split("/")
+    if "" in parts:
+        return "one of its parts is empty"
+    if "." in parts or ".." in parts:
+        return "one of its parts is '.' or '..'"
+    if max(len(part.encode()) for part in parts) > _MOST_PART_BYTES:
+        return f"one of its parts has more than {_MOST_PART_BYTES} bytes"
+    return None
+
+
+def _shown(key: str) -> str:
+    return repr(key) if len(key) <= _LONGEST_SHOWN else f"{key[:_LONGEST_SHOWN]!r}..."
