@@ -319,11 +319,16 @@ _S3_ERRORS = {
 class _FolderHandler(_Handler):
     folder: Path
     ranges: bool
+    query: str
+    heads: bool
 
     def serve(self) -> None:
-        path = self.folder / unquote(urlsplit(self.path).path).lstrip("/")
-        if self.command not in ("GET", "HEAD"):
+        target = urlsplit(self.path)
+        path = self.folder / unquote(target.path).lstrip("/")
+        if self.command not in (("GET", "HEAD") if self.heads else ("GET",)):
             self.answer(405)
+        elif target.query != self.query:
+            self.answer(403)
         elif not path.is_file():
             self.answer(404)
         else:
@@ -343,6 +348,22 @@ class _FolderHandler(_Handler):
             return
         headers.append(("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}"))
         self.answer(206, headers, data[start:stop])
+
+
+class _EndlessHandler(_Handler):
+    headers_sent: Sequence[tuple[str, str]]
+    status: int
+    protocol_version = "HTTP/1.0"  # an answer without a length ends with the connection
+    sent: list[int]
+
+    def serve(self) -> None:
+        self.send_response_only(self.status)
+        for name, value in self.headers_sent:
+            self.send_header(name, value)
+        self.end_headers()
+        while self.command != "HEAD":  # until the client hangs up
+            self.wfile.write(bytes(2**16))
+            self.sent[0] += 2**16
 
 
 class _Server(ThreadingHTTPServer):
@@ -365,10 +386,24 @@ def _serving(handler: type[_Handler]) -> Iterator[str]:
 
 
 @contextmanager
-def http_server(folder: Path, ranges: bool = True) -> Iterator[str]:
-    """Serve the files of a folder to read, with ranges or whole alone; give the URL of the folder."""
-    with _serving(type("Handler", (_FolderHandler,), {"folder": folder, "ranges": ranges})) as url:
+def http_server(folder: Path, ranges: bool = True, query: str = "", heads: bool = True) -> Iterator[str]:
+    """Serve the files of a folder to read; give the URL of the folder.
+
+    With ranges or whole alone; to who sends a query alone; with or without the method HEAD.
+    """
+    attributes = {"folder": folder, "ranges": ranges, "query": query, "heads": heads}
+    with _serving(type("Handler", (_FolderHandler,), attributes)) as url:
         yield url
+
+
+@contextmanager
+def endless_server(status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Iterator[tuple[str, list[int]]]:
+    """Answer everything by zeros without end; give the URL, and a list of one number: of bytes that were sent."""
+    sent = [0]
+    with _serving(
+        type("Handler", (_EndlessHandler,), {"status": status, "headers_sent": headers, "sent": sent})
+    ) as url:
+        yield url, sent
 
 
 @contextmanager

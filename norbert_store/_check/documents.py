@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from norbert_store._check.report import Fault, problem_of
 from norbert_store._format.arrays import block_key
-from norbert_store._format.document import ROOT_KEY, Document
+from norbert_store._format.document import MOST_DOCUMENT_BYTES, ROOT_KEY, Document
 from norbert_store._read.snapshot import Snapshot
 from norbert_store.errors import DamagedError, StorageError
 
@@ -48,8 +48,8 @@ def document_faults(snapshot: Snapshot) -> Iterator[Fault]:
     written = _nodes(json.loads(snapshot.document.to_json()))
     for key, expected in documents(snapshot).items():
         try:
-            found = snapshot.storage.get(key)
-        except StorageError as error:
+            found = snapshot.storage.get(key, MOST_DOCUMENT_BYTES)
+        except (DamagedError, StorageError) as error:
             yield Fault(snapshot.name, key, problem_of(snapshot, error))
             continue
         problem = "the file is missing" if found is None else _document_problem(found, expected)

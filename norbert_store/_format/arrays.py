@@ -33,6 +33,8 @@ from norbert_store.errors import DamagedError
 Metadata = Mapping[str, Any]
 """The ``zarr.json`` of an array."""
 
+MOST_BLOCK_BYTES = 256 * 2**20
+
 # ---- documents
 
 

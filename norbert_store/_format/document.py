@@ -24,6 +24,7 @@ from norbert_store.errors import FormatError
 
 VERSION = "1.0"
 ROOT_KEY = "zarr.json"
+MOST_DOCUMENT_BYTES = 64 * 2**20
 ATTRIBUTE = "norbert_store"
 CHECKSUM = "checksum"
 

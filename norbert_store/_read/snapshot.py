@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._format.arrays import block_key, decode_block, empty_block
-from norbert_store._format.document import ROOT_KEY, Document
+from norbert_store._format.arrays import MOST_BLOCK_BYTES, block_key, decode_block, empty_block
+from norbert_store._format.document import MOST_DOCUMENT_BYTES, ROOT_KEY, Document
 from norbert_store._format.layout import ChunkAt
 from norbert_store._format.table import TRACK_GROUP
 from norbert_store._lazy import lazy
@@ -29,7 +29,6 @@ from norbert_store.errors import DamagedError, FormatError, NorbertStoreError, S
 
 _COLUMN_BYTES_KEPT = 256 * 2**20
 _TEXT_BYTES = 100
-_ALL_BYTES = 2**40  # more than any block has
 
 
 class Snapshot:
@@ -62,7 +61,7 @@ class Snapshot:
         """
         storage = place if isinstance(place, Storage) else Storage(place)
         state = storage.state(ROOT_KEY)
-        data = storage.get(ROOT_KEY)
+        data = storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES)
         if data is None:
             raise StoreNotFoundError(f"there is no store at {storage.name}: expected a {ROOT_KEY} there")
         snapshot = cls(storage, Document.from_json(data, storage.name))
@@ -122,7 +121,7 @@ class Snapshot:
         state = self.storage.state(ROOT_KEY)
         if state == self._root_state and not in_doubt:
             return
-        data = self.storage.get(ROOT_KEY)
+        data = self.storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES)
         if data is None:
             raise StoreNotFoundError(f"the store at {self.name} isn't there any more")
         then, now = self.document, Document.from_json(data, self.name)
@@ -237,7 +236,7 @@ class Snapshot:
     def _read_blocks(self, wanted: Sequence[tuple[str, int]]) -> Iterator[NDArray[Any]]:
         """Read blocks of small arrays: (array, block)."""
         keys = [block_key(path, self.arrays[path], block) for path, block in wanted]
-        found = self.storage.get_ranges([(key, -_ALL_BYTES, _ALL_BYTES) for key in keys])
+        found = self.storage.get_many(keys, MOST_BLOCK_BYTES)
         self.check_current()
         for (path, block), key, data in zip(wanted, keys, found, strict=True):
             metadata = self.arrays[path]

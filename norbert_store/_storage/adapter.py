@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from norbert_store._storage.keys import Keys
+from norbert_store._storage.keys import Readable
 
 
 class KeysStore(Store):
@@ -16,14 +16,14 @@ class KeysStore(Store):
 
     Parameters
     ----------
-    keys : Keys
+    keys : Readable
     """
 
     supports_writes = False
     supports_deletes = False
     supports_listing = True
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Readable) -> None:
         super().__init__(read_only=True)
         self._keys = keys
 

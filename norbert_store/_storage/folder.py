@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from norbert_store._storage.keys import check_key, is_key
+from norbert_store._storage.keys import check_key, is_key, too_large
 from norbert_store.errors import DamagedError, FormatError, StorageError
 
 PARTIAL_SUFFIX = ".partial"
@@ -59,12 +59,14 @@ class LocalKeys:
     def __reduce__(self) -> tuple[type[LocalKeys], tuple[Path]]:
         return type(self), (self.folder,)
 
-    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
+    def get(self, key: str, start: int = 0, length: int | None = None, most: int | None = None) -> bytes | None:
         """Read a key from ``start`` (from its end, if negative) on; None where there is no such key."""
-        found = self.get_with_state(key, start, length)
+        found = self.get_with_state(key, start, length, most)
         return None if found is None else found[0]
 
-    def get_with_state(self, key: str, start: int, length: int | None = None) -> tuple[bytes, FileState] | None:
+    def get_with_state(
+        self, key: str, start: int, length: int | None = None, most: int | None = None
+    ) -> tuple[bytes, FileState] | None:
         """Read a range, and tell the state of the file that it is of.
 
         Raises
@@ -72,7 +74,7 @@ class LocalKeys:
         FormatError
             If the key isn't one, or a symbolic link leads out of the folder.
         DamagedError
-            If what is there is no regular file.
+            If what is there is no regular file, or ``length`` is left out and there are more than ``most`` bytes.
         StorageError
             If it can't be read.
         """
@@ -90,6 +92,8 @@ class LocalKeys:
                 if count is None or count > _SHORT_BYTES or not 0 <= begin < _FAR_BYTES:
                     size = os.fstat(descriptor).st_size
                     begin = max(0, size + begin) if begin < 0 else min(begin, size)
+                    if count is None and most is not None and size - begin > most:
+                        raise too_large(path, most, size - begin)
                     count = size - begin if count is None else min(count, size - begin)
                 data = _read(descriptor, begin, count)
                 state = _state(os.fstat(descriptor))  # afterwards, so that a write in between is noticed
@@ -103,7 +107,7 @@ class LocalKeys:
             raise StorageError(f"{path} can't be read: {reason(error)}") from error
         if state[0] != known:  # another file than the one that was looked at
             self._known.pop(key, None)
-            return self.get_with_state(key, start, length)
+            return self.get_with_state(key, start, length, most)
         return data, state
 
     def _check(self, key: str) -> None:
@@ -135,6 +139,10 @@ class LocalKeys:
             return _state(os.stat(f"{self._root}{key}"))
         except OSError:
             return None
+
+    def get_many(self, keys: Sequence[str], most: int) -> list[bytes | None]:
+        """Read keys whole."""
+        return [self.get(key, most=most) for key in keys]
 
     def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
         """Read ranges (key, start, length)."""

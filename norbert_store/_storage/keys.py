@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
-from norbert_store.errors import FormatError
+from norbert_store.errors import DamagedError, FormatError
 
 # what object storage and file systems take
 _MOST_KEY_BYTES = 1024
@@ -22,18 +22,40 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
-class Keys(Protocol):
-    """What lies at a place, by key; every method checks the keys that it is given.
+class Readable(Protocol):
+    """What lies at a place, to be read by key; every method checks the keys that it is given.
 
-    Reading raises `FormatError` for what is no key, `DamagedError` for what can't be the file of a store, and
+    All of them raise `FormatError` for what is no key, `DamagedError` for what can't be the file of a store, and
     `StorageError` if the place fails.
     """
 
-    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
-        """Read a key from ``start`` (from its end, if negative) on; None where there is no such key."""
+    def get(self, key: str, start: int = 0, length: int | None = None, most: int | None = None) -> bytes | None:
+        """Read a key from ``start`` (from its end, if negative) on; None where there is no such key.
+
+        Raises
+        ------
+        DamagedError
+            If ``length`` is left out, and there are more than ``most`` bytes; no more memory than that is taken.
+        """
+
+    def get_many(self, keys: Sequence[str], most: int) -> list[bytes | None]:
+        """Read keys whole, many at a time, as `get` does."""
 
     def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
         """Read ranges (key, start, length), many at a time."""
+
+    def size(self, key: str) -> int | None:
+        """Count the bytes of a key; None where there is no such key."""
+
+    def list(self, prefix: str = "") -> list[str]:
+        """List all keys below a prefix, in order; names that can't be keys aren't a store's."""
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing at all."""
+
+
+class Keys(Readable, Protocol):
+    """What lies at a place that can be written."""
 
     def set(self, key: str, data: bytes) -> None:
         """Write a key whole."""
@@ -44,14 +66,11 @@ class Keys(Protocol):
     def delete(self, key: str) -> None:
         """Delete a key, if it is there."""
 
-    def size(self, key: str) -> int | None:
-        """Count the bytes of a key; None where there is no such key."""
 
-    def list(self, prefix: str = "") -> list[str]:
-        """List all keys below a prefix, in order; names that can't be keys aren't a store's."""
-
-    def is_empty(self) -> bool:
-        """Whether there is nothing at all."""
+def too_large(what: str, most: int, found: int | None = None) -> DamagedError:
+    """Say that there is more at a key than a store's file of its kind can have."""
+    size = f"more than {most}" if found is None else str(found)
+    return DamagedError(f"{what} has {size} bytes; expected at most {most}: no store of this library has such a file")
 
 
 @lru_cache(2**14)

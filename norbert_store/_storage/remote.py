@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-from collections.abc import Awaitable, Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ObjectStore
 
-from norbert_store._storage.keys import check_key, is_key
+from norbert_store._storage.keys import check_key, is_key, too_large
 from norbert_store.errors import StorageError
 
 ATTEMPTS = 5
@@ -28,6 +30,13 @@ _CONNECT_SECONDS = 5
 _MOST_AT_A_TIME = 32
 _LONGEST_REASON = 300
 
+# what URLs of a scheme need, beyond what every installation has
+_NEEDED = {
+    "http": "http:// needs fsspec and aiohttp: pip install 'norbert_store[http]'",
+    "https": "https:// needs fsspec and aiohttp: pip install 'norbert_store[http]'",
+    "s3": "s3:// needs s3fs: pip install 'norbert_store[s3]'",
+}
+
 _S3FS_OPTIONS = {
     "key": "access_key_id",
     "secret": "secret_access_key",
@@ -35,8 +44,20 @@ _S3FS_OPTIONS = {
     "endpoint_url": "endpoint",
 }
 
-# what trying again doesn't mend
-_LASTING = (FileNotFoundError, FileExistsError, PermissionError, NotImplementedError, TypeError, ValueError)
+
+class LastingError(Exception):
+    """What a place says that trying again doesn't mend."""
+
+
+_LASTING = (
+    LastingError,
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
 
 _Result = TypeVar("_Result")
 
@@ -60,14 +81,88 @@ def is_forked() -> bool:
     return _forked
 
 
-def keep(store: Store) -> None:
-    """Never let go of a store's connections, as long as this process and its forks live."""
-    if isinstance(store, FsspecStore):
-        _kept[os.getpid(), id(store.fs)] = store.fs
+def keep(system: Any) -> None:
+    """Never let go of the connections of one of fsspec's file systems, as long as this process and its forks live."""
+    _kept[os.getpid(), id(system)] = system
 
 
-class ZarrKeys:
-    """The keys of a zarr store.
+class RemoteKeys(ABC):
+    """Keys that are waited for: many are asked for at a time, and once more what fails in passing.
+
+    Parameters
+    ----------
+    name : str
+        The location, for errors.
+    attempts : int
+        How often an operation is tried that fails in passing.
+    """
+
+    def __init__(self, name: str, attempts: int) -> None:
+        self._name = name
+        self._attempts = attempts
+
+    @abstractmethod
+    async def _read(self, key: str, start: int, length: int | None, most: int | None) -> bytes | None:
+        """Read a key from ``start`` on, once; of what is more than ``most``, one byte more."""
+
+    def get(self, key: str, start: int = 0, length: int | None = None, most: int | None = None) -> bytes | None:
+        """Read a key from ``start`` (from its end, if negative) on; None where there is no such key."""
+        check_key(key)
+        data = self._run(f"{key} can't be read", lambda: self._read(key, start, length, most))
+        return self._bounded(key, data, most if length is None else None)
+
+    def get_many(self, keys: Sequence[str], most: int) -> list[bytes | None]:
+        """Read keys whole, many at a time."""
+        found = self._read_all([(key, 0, None, most) for key in keys])
+        return [self._bounded(key, data, most) for key, data in zip(keys, found, strict=True)]
+
+    def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
+        """Read ranges (key, start, length), many at a time."""
+        return self._read_all([(*part, None) for part in ranges])
+
+    @abstractmethod
+    def size(self, key: str) -> int | None:
+        """Count the bytes of a key; None where there is no such key."""
+
+    @abstractmethod
+    def is_empty(self) -> bool:
+        """Whether there is nothing at all."""
+
+    def _read_all(self, wanted: Sequence[tuple[str, int, int | None, int | None]]) -> list[bytes | None]:
+        for key, *_ in wanted:
+            check_key(key)
+
+        async def read() -> list[bytes | None]:
+            free = asyncio.Semaphore(_MOST_AT_A_TIME)
+
+            async def one(key: str, start: int, length: int | None, most: int | None) -> bytes | None:
+                async with free:
+                    return await _tried(lambda: self._read(key, start, length, most), self._attempts)
+
+            return await asyncio.gather(*(one(*part) for part in wanted))
+
+        keys = ", ".join(sorted({key for key, *_ in wanted}))
+        return self._run(f"{keys} can't be read", read, attempts=1)
+
+    def _bounded(self, key: str, data: bytes | None, most: int | None) -> bytes | None:
+        if data is not None and most is not None and len(data) > most:
+            raise too_large(f"{self._name}: {key}", most)
+        return data
+
+    def _run(self, failure: str, operation: Callable[[], Awaitable[_Result]], attempts: int | None = None) -> _Result:
+        try:
+            return sync(_tried(operation, attempts or self._attempts))
+        except Exception as error:  # stores raise what their libraries happen to raise
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise StorageError(f"{self._name}: {failure}: {text[:_LONGEST_REASON]}") from error
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> list[str]:
+        """List all keys below a prefix, in order; names that can't be keys aren't a store's."""
+
+
+class ZarrKeys(RemoteKeys):
+    """The keys of a zarr store, or of what lies at a path in it.
 
     Parameters
     ----------
@@ -76,40 +171,39 @@ class ZarrKeys:
         The location, for errors.
     attempts : int
         How often an operation is tried that fails in passing.
+    path : str
+        Without "/" at its ends.
     """
 
-    def __init__(self, store: Store, name: str, attempts: int = 1) -> None:
+    def __init__(self, store: Store, name: str, attempts: int = 1, path: str = "") -> None:
+        super().__init__(name, attempts)
         self._store = store
-        self._name = name
-        self._attempts = attempts
+        self._before = f"{path}/" if path else ""
 
-    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
-        """Read a key from ``start`` (from its end, if negative) on; None where there is no such key."""
-        check_key(key)
-        return self._run(f"{key} can't be read", self._get(key, _byte_request(start, length)))
+    async def _read(self, key: str, start: int, length: int | None, most: int | None) -> bytes | None:
+        length = length if most is None or length is not None else most + 1
+        request = _byte_request(start, length)
+        try:
+            buffer = await self._store.get(self._before + key, default_buffer_prototype(), request)
+        except Exception as error:
+            # obstore calls a range that begins past the end an error like any other
+            if _is_about_range(error) and await self._begins_past_end(key, request):
+                return b""
+            raise
+        return None if buffer is None else buffer.to_bytes()
 
-    def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
-        """Read ranges (key, start, length), many at a time."""
-        for key, _, _ in ranges:
-            check_key(key)
-
-        async def read() -> list[bytes | None]:
-            free = asyncio.Semaphore(_MOST_AT_A_TIME)
-
-            async def one(key: str, start: int, length: int) -> bytes | None:
-                async with free:
-                    return await _tried(self._get(key, _byte_request(start, length)), self._attempts)
-
-            return await asyncio.gather(*(one(*place) for place in ranges))
-
-        keys = ", ".join(sorted({key for key, _, _ in ranges}))
-        return self._run(f"{keys} can't be read", read, attempts=1)
+    async def _begins_past_end(self, key: str, request: ByteRequest | None) -> bool:
+        try:
+            size = await self._store.getsize(self._before + key)
+        except Exception:  # the first error tells more
+            return False
+        return size <= getattr(request, "start", getattr(request, "offset", 0))
 
     def set(self, key: str, data: bytes) -> None:
         """Write a key whole."""
         check_key(key)
         buffer = default_buffer_prototype().buffer.from_bytes(data)
-        self._run(f"{key} can't be written", lambda: self._store.set(key, buffer))
+        self._run(f"{key} can't be written", lambda: self._store.set(self._before + key, buffer))
 
     def set_new(self, key: str, data: bytes) -> None:
         """Write a key, unless there is one: on object storage one request that the server decides on."""
@@ -118,14 +212,14 @@ class ZarrKeys:
 
         async def write() -> None:
             if not isinstance(self._store, FsspecStore):
-                await self._store.set_if_not_exists(key, buffer)
+                await self._store.set_if_not_exists(self._before + key, buffer)
                 return
             try:  # zarr's own way through fsspec is to look, and then to write
-                await self._store.fs._pipe_file(f"{self._store.path}/{key}", data, mode="create")
+                await self._store.fs._pipe_file(f"{self._store.path}/{self._before}{key}", data, mode="create")
             except FileExistsError:
                 return
             except (NotImplementedError, TypeError):  # not every file system knows how
-                await self._store.set_if_not_exists(key, buffer)
+                await self._store.set_if_not_exists(self._before + key, buffer)
 
         self._run(f"{key} can't be written", write)
 
@@ -135,7 +229,7 @@ class ZarrKeys:
 
         async def delete() -> None:
             try:
-                await self._store.delete(key)
+                await self._store.delete(self._before + key)
             except FileNotFoundError:
                 return
 
@@ -147,7 +241,7 @@ class ZarrKeys:
 
         async def size() -> int | None:
             try:
-                return int(await self._store.getsize(key))
+                return int(await self._store.getsize(self._before + key))
             except FileNotFoundError:
                 return None
 
@@ -159,47 +253,59 @@ class ZarrKeys:
             check_key(prefix)
 
         async def collect() -> list[str]:
-            return [key async for key in self._store.list_prefix(prefix) if is_key(key)]
+            found = self._store.list_prefix(self._before + prefix)
+            return [key.removeprefix(self._before) async for key in found]
 
-        return sorted(self._run(f"{prefix or 'all'} can't be listed", collect))
+        return sorted(filter(is_key, self._run(f"{prefix or 'all'} can't be listed", collect)))
 
     def is_empty(self) -> bool:
         """Whether there is nothing at all."""
-        return self._run("it can't be listed", lambda: self._store.is_empty(""))
-
-    def _get(self, key: str, byte_range: ByteRequest | None) -> Callable[[], Awaitable[bytes | None]]:
-        async def get() -> bytes | None:
-            try:
-                buffer = await self._store.get(key, default_buffer_prototype(), byte_range)
-            except Exception as error:
-                # obstore calls a range that begins past the end an error like any other
-                if _is_about_range(error) and await self._begins_past_end(key, byte_range):
-                    return b""
-                raise
-            return None if buffer is None else buffer.to_bytes()
-
-        return get
-
-    async def _begins_past_end(self, key: str, byte_range: ByteRequest | None) -> bool:
-        try:
-            size = await self._store.getsize(key)
-        except Exception:  # the first error tells more
-            return False
-        return size <= getattr(byte_range, "start", getattr(byte_range, "offset", 0))
-
-    def _run(self, failure: str, operation: Callable[[], Awaitable[_Result]], attempts: int | None = None) -> _Result:
-        try:
-            return sync(_tried(operation, attempts or self._attempts))
-        except Exception as error:  # stores raise what their libraries happen to raise
-            text = " ".join(str(error).split()) or type(error).__name__
-            raise StorageError(f"{self._name}: {failure}: {text[:_LONGEST_REASON]}") from error
+        return self._run("it can't be listed", lambda: self._store.is_empty(self._before.rstrip("/")))
 
 
-def open_url(url: str, read_only: bool) -> Store:
-    """Open a store by its URL, through fsspec, so that nothing but `ZarrKeys` tries again."""
-    if not url.startswith("s3://"):
-        return FsspecStore.from_url(url, read_only=read_only)
-    options = {
+def keys_in_store(store: Store, name: str, path: str = "") -> RemoteKeys:
+    """Give the keys of a ready store of zarr's, which tries again as it was told to."""
+    if isinstance(store, FsspecStore):
+        keep(store.fs)
+        if "https" in store.fs.protocol:
+            from norbert_store._storage.web import WebKeys
+
+            return WebKeys(_below(store.path, path), name, 1, store.fs)
+    return ZarrKeys(store, name, 1, path)
+
+
+def keys_at_url(url: str, name: str, read_only: bool, options: Mapping[str, Any]) -> RemoteKeys:
+    """Give the keys at a URL, through fsspec.
+
+    Raises
+    ------
+    StorageError
+        If a package is missing.
+    ValueError
+        If nobody knows the URL's scheme.
+    """
+    scheme = url.partition("://")[0].lower()
+    try:
+        if scheme in ("http", "https"):
+            from norbert_store._storage.web import WebKeys, web_system
+
+            system = web_system(options)
+            keep(system)
+            return WebKeys(url, name, ATTEMPTS, system)
+        store = _open_s3(url, read_only, options) if scheme == "s3" else _open_by_fsspec(url, read_only, options)
+    except ImportError as error:
+        raise StorageError(f"{name} can't be opened: {_NEEDED.get(scheme, error)}") from error
+    keep(store.fs)
+    return ZarrKeys(store, name, ATTEMPTS)
+
+
+def _open_by_fsspec(url: str, read_only: bool, options: Mapping[str, Any]) -> FsspecStore:
+    return FsspecStore.from_url(url, storage_options=dict(options), read_only=read_only)
+
+
+def _open_s3(url: str, read_only: bool, options: Mapping[str, Any]) -> FsspecStore:
+    """Open a place on S3 so that nothing but `ZarrKeys` tries again."""
+    ours = {
         "max_concurrency": 1,  # of the parts of one object; a whole object is one request then, not two
         "config_kwargs": {
             "retries": {"total_max_attempts": 1, "mode": "standard"},
@@ -207,9 +313,15 @@ def open_url(url: str, read_only: bool) -> Store:
             "connect_timeout": _CONNECT_SECONDS,
         },
     }
-    store = FsspecStore.from_url(url, storage_options=options, read_only=read_only)
+    store = _open_by_fsspec(url, read_only, {**ours, **options})
     store.fs.retries = 1  # instances are shared by who asks for the same options: by stores of ours
     return store
+
+
+def _below(url: str, path: str) -> str:
+    """Put a path behind that of a URL, before its query."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(path)}" if path else parts.path))
 
 
 def reopened(store: Store, name: str) -> Store:

@@ -1,28 +1,29 @@
 """Keys to bytes, wherever a store lies: the one place where this library touches storage.
 
-`norbert_store._storage.folder` has folders, `norbert_store._storage.remote` everything else that zarr can open.
+`norbert_store._storage.places` says what a location is; `folder`, `zipped`, `web` and `remote` have the keys of
+folders, .zip files, web servers, and everything else that zarr can open.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from urllib.parse import unquote, urlsplit
 
 from zarr.abc.store import Store
-from zarr.core.sync import sync
-from zarr.storage import LocalStore, MemoryStore, ZipStore
+from zarr.storage import MemoryStore, StorePath
 
-from norbert_store._lazy import lazy
 from norbert_store._storage.adapter import KeysStore
 from norbert_store._storage.folder import PARTIAL_SUFFIX, FileState, LocalKeys
-from norbert_store._storage.keys import Keys
-from norbert_store._storage.remote import ATTEMPTS, ZarrKeys, is_forked, keep, open_url, reopened
-from norbert_store.errors import FormatError, StoreNotFoundError
+from norbert_store._storage.keys import Keys, Readable
+from norbert_store._storage.places import Location, is_zip, name_of, place_of
+from norbert_store._storage.remote import ZarrKeys, is_forked, keys_at_url, keys_in_store, reopened
+from norbert_store._storage.zipped import ZipKeys
+from norbert_store.errors import StorageError, StoreNotFoundError
 
-Location = str | os.PathLike[str] | Store
+__all__ = ["Location", "Storage"]
 
 
 class Storage:
@@ -30,26 +31,38 @@ class Storage:
 
     Parameters
     ----------
-    location : str, path or zarr store
-        A folder, a URL that fsspec knows, a .zip file (to read), or a ready zarr store.
+    location : str, path, or store, path or group of zarr's
+        A folder, a .zip file (to read), a URL that fsspec knows, or what zarr has opened already. ``~`` is the home
+        folder, and file:// URLs are paths.
     read_only : bool
+    options : mapping, optional
+        Of fsspec's file system for the URL's scheme.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the location is none.
     """
 
-    def __init__(self, location: Location, read_only: bool = True) -> None:
-        self._name = str(location)
-        # absolute, so that it stays the same place when the working folder changes
-        remote = isinstance(location, Store) or "://" in os.fspath(location)
-        self._location = location if remote else os.path.abspath(os.fspath(location))  # type: ignore[arg-type]
-        self._read_only = read_only
-        self._store: Store | None = None
+    def __init__(self, location: Location, read_only: bool = True, options: Mapping[str, Any] | None = None) -> None:
+        self._name = name_of(location)
+        self._place = place_of(location)
+        self._options = dict(options or {})
+        if self._options and not isinstance(self._place, str):
+            raise ValueError(f"{self._name} is no URL; options are of the file system that opens a URL")
+        self._read_only = read_only or bool(getattr(location, "read_only", False))
+        self._is_zip = is_zip(self._place)
+        self.local = LocalKeys(self._place) if isinstance(self._place, Path) and not self._is_zip else None
+        """The files, if it is a folder on this machine."""
+        self._opened: Readable | None = None
         self._process = 0
 
     def __repr__(self) -> str:
         return f"Storage({self.name!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # an open store may hold connections and threads: the process that unpickles this opens its own
-        return {**self.__dict__, "_store": None}
+        # what is open may hold connections and threads: the process that unpickles this opens its own
+        return {**self.__dict__, "_opened": None}
 
     @property
     def name(self) -> str:
@@ -58,39 +71,21 @@ class Storage:
 
     @property
     def location(self) -> Location:
-        """What it was made of."""
-        return self._location
+        """What another one can be made of, which is the same place; options are to be given again."""
+        if isinstance(self._place, StorePath) and not self._place.path:
+            return self._place.store
+        return self._place
 
     @property
     def in_memory(self) -> bool:
         """Whether it is the memory of this process."""
         # also through a wrapper of zarr's, or by its URL
-        return "memory://" in str(self._location)
+        return not isinstance(self._place, Path) and "memory://" in str(self._place)
 
     @property
     def folder(self) -> Path | None:
         """The folder that the hierarchy lies in, if it is one on this machine."""
-        if isinstance(self._location, LocalStore):
-            return Path(self._location.root)
-        if isinstance(self._location, Store) or "://" in str(self._location) or self._is_zip:
-            return None
-        return Path(self._location)
-
-    @property
-    def _is_zip(self) -> bool:
-        return str(self._location).endswith(".zip")
-
-    @lazy
-    def local(self) -> LocalKeys | None:
-        """The files, if it is a folder on this machine."""
-        return None if self.folder is None else LocalKeys(self.folder)
-
-    @property
-    def _keys(self) -> Keys:
-        if self.local is not None:
-            return self.local
-        # a ready store tries again as it was told to
-        return ZarrKeys(self._zarr_store, self.name, attempts=1 if isinstance(self._location, Store) else ATTEMPTS)
+        return None if self.local is None else self.local.folder
 
     @property
     def store(self) -> Store:
@@ -98,45 +93,63 @@ class Storage:
         return KeysStore(self._keys)
 
     @property
-    def _zarr_store(self) -> Store:
-        """The store that zarr has for the place, opened once in each process.
+    def _keys(self) -> Readable:
+        """What reads the place; opened once in each process."""
+        if self.local is not None:
+            return self.local
+        if self._opened is None or self._process != os.getpid():
+            self._opened, self._process = self._open(), os.getpid()
+        return self._opened
 
-        Raises
-        ------
-        StoreNotFoundError
-            If there is no such folder or file to read.
-        FormatError
-            If a .zip file is none.
-        """
-        if self._store is None or self._process != os.getpid():
-            store = self._open()
+    def _open(self) -> Readable:
+        if self._is_zip and not self._read_only:
+            raise ValueError(f"{self.name}: .zip files can only be read; write into a folder, and pack that")
+        place = self._place
+        if isinstance(place, Path):
+            file = Path(os.path.realpath(place))
+            return ZipKeys(LocalKeys(file.parent), file.name, self.name)
+        if isinstance(place, StorePath):
+            ready = isinstance(place.store, MemoryStore) or not is_forked()
+            store = place.store if ready else reopened(place.store, self.name)
+            return keys_in_store(store, self.name, place.path)
+        if self._is_zip:
+            folder, file_name = _split(place)
             try:
-                sync(store._ensure_open())  # the ZipStore of zarr 3.1 doesn't do so when it is first read
-            except FileNotFoundError as error:
-                raise StoreNotFoundError(f"there is no store at {self.name}") from error
-            except BadZipFile as error:
-                raise FormatError(f"{self.name} can't be read: {error}") from None
-            keep(store)
-            self._store = store
-            self._process = os.getpid()
-        return self._store
+                return ZipKeys(keys_at_url(folder, self.name, True, self._options), file_name, self.name)
+            except StoreNotFoundError:  # a folder may be called so
+                pass
+        return keys_at_url(place, self.name, self._read_only, self._options)
 
-    def _open(self) -> Store:
-        if not isinstance(self._location, Store):
-            return _open_store(self._location, self._read_only) if self.folder is None else LocalStore(self.folder)
-        if not is_forked() or isinstance(self._location, MemoryStore):
-            return self._location
-        return reopened(self._location, self.name)
-
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, most: int | None = None) -> bytes | None:
         """All bytes of a key; None where there is no such key.
 
+        Parameters
+        ----------
+        key : str
+        most : int, optional
+            How many bytes there may be.
+
         Raises
         ------
+        FormatError
+            As all that follow: if the key leads out of the store, by its name or by a symbolic link.
+        DamagedError
+            If there are more than ``most`` bytes, of which no more than that are read; and, as all that follow, if what
+            is there is no regular file.
         StorageError
             As all that follow: if the storage fails, also after some more attempts.
         """
-        return self._keys.get(key)
+        return self._keys.get(key, most=most)
+
+    def get_many(self, keys: Sequence[str], most: int) -> list[bytes | None]:
+        """Read keys whole, many at a time, each of which may have ``most`` bytes; None where there is no such key.
+
+        Raises
+        ------
+        DamagedError
+            If one of them has more.
+        """
+        return self._keys.get_many(keys, most)
 
     def get_range(self, key: str, start: int, length: int) -> bytes | None:
         """Bytes of a key from an offset on; fewer where it ends before."""
@@ -168,22 +181,24 @@ class Storage:
         ValueError
             If this was opened to read only.
         """
-        self._check_writable()
-        self._keys.set(key, data)
+        self._keys_to_write.set(key, data)
 
     def set_new(self, key: str, data: bytes) -> None:
         """Write a key, unless there is one; on object storage, the server decides which of two writers is the first."""
-        self._check_writable()
-        self._keys.set_new(key, data)
+        self._keys_to_write.set_new(key, data)
 
-    def _check_writable(self) -> None:
+    @property
+    def _keys_to_write(self) -> Keys:
         if self._read_only:
             raise ValueError(f"{self.name} was opened read-only")
+        keys = self._keys
+        if isinstance(keys, LocalKeys | ZarrKeys):
+            return keys
+        raise StorageError(f"{self.name} can't be written: web servers and .zip files can only be read")
 
     def delete(self, key: str) -> None:
         """Delete a key, if it is there."""
-        self._check_writable()
-        self._keys.delete(key)
+        self._keys_to_write.delete(key)
 
     def is_empty(self) -> bool:
         """Whether there is nothing at all at the location."""
@@ -201,10 +216,9 @@ class Storage:
                     self.delete(key)
 
 
-def _open_store(location: str | os.PathLike[str], read_only: bool) -> Store:
-    text = os.fspath(location)
-    if "://" in text:
-        return open_url(text, read_only)
-    if not read_only:
-        raise ValueError(f"{text}: .zip files can only be read; write into a folder, and pack that")
-    return ZipStore(text, mode="r", read_only=True)
+def _split(url: str) -> tuple[str, str]:
+    """Cut a URL into that of a folder, and the name of a file in it."""
+    web = urlsplit(url).scheme in ("http", "https")
+    path, mark, query = url.partition("?") if web else (url, "", "")
+    folder, _, name = path.rpartition("/")
+    return folder + mark + query, unquote(name) if web else name

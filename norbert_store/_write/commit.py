@@ -18,8 +18,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._format.arrays import block_key, decode_block, encode_block, group_document, json_bytes
-from norbert_store._format.document import ROOT_KEY, Document
+from norbert_store._format.arrays import (
+    MOST_BLOCK_BYTES,
+    block_key,
+    decode_block,
+    encode_block,
+    group_document,
+    json_bytes,
+)
+from norbert_store._format.document import MOST_DOCUMENT_BYTES, ROOT_KEY, Document
 from norbert_store._format.layout import MAGNITUDE, parse_shard_key
 from norbert_store._format.table import (
     TRACK_GROUP,
@@ -117,7 +124,7 @@ class Committer:
             raise _exists(storage)
         lock = WriterLock(storage)
         try:
-            if storage.get(ROOT_KEY) is not None:
+            if storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES) is not None:
                 raise _exists(storage)
             _write_array_documents(storage, document)
             write_coordinates(storage, document, transform)
@@ -146,13 +153,13 @@ class Committer:
         FormatError
             If what is there is no store, or one of other codecs.
         """
-        data = storage.get(ROOT_KEY)
+        data = storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES)
         if data is None:
             raise StoreNotFoundError(f"there is no store at {storage.name}: expected a {ROOT_KEY} there")
         lock = WriterLock(storage)
         try:
             # what another writer committed while this one waited at the door
-            document = Document.from_json(storage.get(ROOT_KEY) or data, storage.name)
+            document = Document.from_json(storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES) or data, storage.name)
             document.layout.check_own_codecs(storage.name, "can't be written on")
             if check is not None:
                 check(document)
@@ -304,7 +311,7 @@ def clear_leftovers(storage: Storage) -> None:
     StoreExistsError
         If there is anything else.
     """
-    if storage.is_empty() or storage.get(ROOT_KEY) is not None:
+    if storage.is_empty() or storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES) is not None:
         return
     lock = WriterLock(storage)
     try:
@@ -346,7 +353,7 @@ def _frequencies(storage: Storage, document: Document) -> NDArray[np.float64]:
 
 def _read_block(storage: Storage, path: str, metadata: Mapping[str, Any], block: int = 0) -> NDArray[Any]:
     key = block_key(path, metadata, block)
-    data = storage.get(key)
+    data = storage.get(key, MOST_BLOCK_BYTES)
     if data is None:
         raise DamagedError("the file is missing", key=key, store=storage.name)
     try:

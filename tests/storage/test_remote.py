@@ -231,9 +231,16 @@ def test_web_with_faults(web, local):
 
 
 def test_web_server_that_knows_no_ranges(folder, local):
+    expected = local.excerpts(0.5, seed=1).batch(range(8))
     with http_server(folder, ranges=False) as url:
-        assert_same_values(norbert_store.open(url), local)
-        assert verify(url)
+        with pytest.warns(UserWarning, match="sends whole files where parts of them are asked for") as warned:
+            found = norbert_store.open(url).excerpts(0.5, seed=1).batch(range(8))
+        assert len(warned) == 1
+        with pytest.warns(UserWarning, match="sends whole files"):
+            assert_same_values(norbert_store.open(url), local)
+        with pytest.warns(UserWarning, match="sends whole files"):
+            assert verify(url)
+    assert np.array_equal(found["magnitude"], expected["magnitude"])
 
 
 def test_zip(folder, local, tmp_path):
