@@ -5,6 +5,7 @@ All are context managers. The proxy stands in front of either server, counts req
 
 from __future__ import annotations
 
+import gzip
 import re
 import subprocess
 import sys
@@ -321,6 +322,8 @@ class _FolderHandler(_Handler):
     ranges: bool
     query: str
     heads: bool
+    lengths: bool
+    gzipped: bool
 
     def serve(self) -> None:
         target = urlsplit(self.path)
@@ -338,7 +341,7 @@ class _FolderHandler(_Handler):
         headers = [("Accept-Ranges", "bytes" if self.ranges else "none")]
         found = re.fullmatch(r"bytes=(\d*)-(\d*)", bytes_range)
         if not found or bytes_range == "bytes=-":
-            self.answer(200, headers, data)
+            self._send_whole(data, headers)
             return
         first, last = found.groups()
         start = int(first) if first else max(len(data) - int(last), 0)
@@ -348,6 +351,23 @@ class _FolderHandler(_Handler):
             return
         headers.append(("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}"))
         self.answer(206, headers, data[start:stop])
+
+    def _send_whole(self, data: bytes, headers: list[tuple[str, str]]) -> None:
+        if self.gzipped:
+            data = gzip.compress(data)
+            headers.append(("Content-Encoding", "gzip"))
+        if self.lengths:
+            self.answer(200, headers, data)
+            return
+        self.send_response_only(200)
+        for name, value in [*headers, ("Transfer-Encoding", "chunked")]:
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            for begin in range(0, len(data), 1000):
+                piece = data[begin : begin + 1000]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
 
 
 class _EndlessHandler(_Handler):
@@ -386,12 +406,27 @@ def _serving(handler: type[_Handler]) -> Iterator[str]:
 
 
 @contextmanager
-def http_server(folder: Path, ranges: bool = True, query: str = "", heads: bool = True) -> Iterator[str]:
+def http_server(
+    folder: Path,
+    ranges: bool = True,
+    query: str = "",
+    heads: bool = True,
+    lengths: bool = True,
+    gzipped: bool = False,
+) -> Iterator[str]:
     """Serve the files of a folder to read; give the URL of the folder.
 
-    With ranges or whole alone; to who sends a query alone; with or without the method HEAD.
+    With ranges or whole alone; to who sends a query alone; with or without the method HEAD; whole files with or without
+    their length, and packed by gzip or not.
     """
-    attributes = {"folder": folder, "ranges": ranges, "query": query, "heads": heads}
+    attributes = {
+        "folder": folder,
+        "ranges": ranges,
+        "query": query,
+        "heads": heads,
+        "lengths": lengths,
+        "gzipped": gzipped,
+    }
     with _serving(type("Handler", (_FolderHandler,), attributes)) as url:
         yield url
 

@@ -295,6 +295,11 @@ def keys_at_url(url: str, name: str, read_only: bool, options: Mapping[str, Any]
         store = _open_s3(url, read_only, options) if scheme == "s3" else _open_by_fsspec(url, read_only, options)
     except ImportError as error:
         raise StorageError(f"{name} can't be opened: {_NEEDED.get(scheme, error)}") from error
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is no place that can be opened: {error}; expected a path, or a URL that fsspec knows, such as one "
+            "that begins with https:// or s3://"
+        ) from error
     keep(store.fs)
     return ZarrKeys(store, name, ATTEMPTS)
 

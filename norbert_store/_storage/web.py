@@ -29,6 +29,9 @@ _PAST_END = 416
 _PARTIAL = 206
 _TOO_BUSY = (408, 425, 429)
 
+# what stands in URLs as it is, or is encoded already
+_RESERVED = "%/:?@!$&'()*+,;=~"
+
 _Result = TypeVar("_Result")
 
 
@@ -49,8 +52,9 @@ class WebKeys(RemoteKeys):
     def __init__(self, url: str, name: str, attempts: int, system: HTTPFileSystem) -> None:
         super().__init__(name, attempts)
         parts = urlsplit(url)
-        self._folder = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
-        self._query = f"?{parts.query}" if parts.query else ""
+        path = quote(parts.path.rstrip("/"), safe=_RESERVED)
+        self._folder = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+        self._query = f"?{quote(parts.query, safe=_RESERVED)}" if parts.query else ""
         self._system = system
         self._ignores_ranges = False
         self._warned = False
