@@ -133,6 +133,7 @@ Rule = Callable[[Request], str | None]
 
 FAULTS = {
     "500": "answers with an internal error",
+    "501": "answers that it doesn't know how",
     "503": "answers that it is too busy",
     "refuse": "closes the connection without asking the server",
     "cut": "asks the server, and closes the connection in the middle of the answer",
@@ -275,7 +276,7 @@ class _ProxyHandler(_Handler):
         body = self._body()
         request = Request(self.command, unquote(target.path), target.query, bytes_range, self.headers)
         match self.proxy.decide(request):
-            case "500" | "503" as fault:
+            case "500" | "501" | "503" as fault:
                 self.answer(int(fault), [("Content-Type", "application/xml")], _S3_ERRORS[fault])
             case "refuse":
                 self.close_connection = True
@@ -313,6 +314,7 @@ class _ProxyHandler(_Handler):
 
 _S3_ERRORS = {
     "500": b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>injected</Message></Error>",
+    "501": b"<?xml version='1.0'?><Error><Code>NotImplemented</Code><Message>injected</Message></Error>",
     "503": b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>injected</Message></Error>",
 }
 

@@ -166,10 +166,21 @@ class LocalKeys:
             for folder in {path.parent, *(made.parent for made in new_folders)}:
                 _sync_folder(folder)
 
-    def set_new(self, key: str, data: bytes) -> None:
-        """Write a file, unless there is one."""
-        if not (self.folder / check_key(key)).exists():
+    def get_with_tag(self, key: str, most: int | None = None) -> tuple[bytes, None] | None:
+        """Read a key whole; it has no tag: who writes holds the system's lock."""
+        data = self.get(key, most=most)
+        return None if data is None else (data, None)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a file, unless there is one; tell whether it holds these bytes now."""
+        size = self.size(key)
+        if size is None:
             self.set(key, data)
+        return size is None or (size == len(data) and self.get(key) == data)
+
+    def replace(self, key: str, data: bytes, tag: str | None) -> None:
+        """Write a file."""
+        self.set(key, data)
 
     def delete(self, key: str) -> None:
         """Delete a key, if it is there."""

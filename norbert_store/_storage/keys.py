@@ -60,8 +60,20 @@ class Keys(Readable, Protocol):
     def set(self, key: str, data: bytes) -> None:
         """Write a key whole."""
 
-    def set_new(self, key: str, data: bytes) -> None:
-        """Write a key, unless there is one."""
+    def get_with_tag(self, key: str, most: int | None = None) -> tuple[bytes, str | None] | None:
+        """Read a key whole, and tell its tag; None where there is no such key."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a key, unless there is one; tell whether it holds these bytes now."""
+
+    def replace(self, key: str, data: bytes, tag: str | None) -> str | None:
+        """Write a key that nobody has written since it was read with its tag; return its new one.
+
+        Raises
+        ------
+        StoreInUseError
+            If somebody has.
+        """
 
     def delete(self, key: str) -> None:
         """Delete a key, if it is there."""

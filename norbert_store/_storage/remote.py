@@ -20,7 +20,8 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ObjectStore
 
 from norbert_store._storage.keys import check_key, is_key, too_large
-from norbert_store.errors import StorageError
+from norbert_store._storage.tags import RefusedError, tags_of
+from norbert_store.errors import StorageError, StoreInUseError
 
 ATTEMPTS = 5
 _FIRST_WAIT_SECONDS = 0.1
@@ -51,6 +52,7 @@ class LastingError(Exception):
 
 _LASTING = (
     LastingError,
+    RefusedError,
     FileNotFoundError,
     FileExistsError,
     PermissionError,
@@ -179,6 +181,7 @@ class ZarrKeys(RemoteKeys):
         super().__init__(name, attempts)
         self._store = store
         self._before = f"{path}/" if path else ""
+        self._tags = tags_of(store)
 
     async def _read(self, key: str, start: int, length: int | None, most: int | None) -> bytes | None:
         length = length if most is None or length is not None else most + 1
@@ -205,23 +208,47 @@ class ZarrKeys(RemoteKeys):
         buffer = default_buffer_prototype().buffer.from_bytes(data)
         self._run(f"{key} can't be written", lambda: self._store.set(self._before + key, buffer))
 
-    def set_new(self, key: str, data: bytes) -> None:
-        """Write a key, unless there is one: on object storage one request that the server decides on."""
+    def get_with_tag(self, key: str, most: int | None = None) -> tuple[bytes, str] | None:
+        """Read a key whole, and tell its tag; None where there is no such key."""
         check_key(key)
-        buffer = default_buffer_prototype().buffer.from_bytes(data)
+        found = self._run(f"{key} can't be read", lambda: self._tags.read(self._before + key, most))
+        self._bounded(key, None if found is None else found[0], most)
+        return found
 
-        async def write() -> None:
-            if not isinstance(self._store, FsspecStore):
-                await self._store.set_if_not_exists(self._before + key, buffer)
-                return
-            try:  # zarr's own way through fsspec is to look, and then to write
-                await self._store.fs._pipe_file(f"{self._store.path}/{self._before}{key}", data, mode="create")
-            except FileExistsError:
-                return
-            except (NotImplementedError, TypeError):  # not every file system knows how
-                await self._store.set_if_not_exists(self._before + key, buffer)
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a key, unless there is one; tell whether it holds these bytes now."""
+        check_key(key)
 
-        self._run(f"{key} can't be written", write)
+        async def create() -> bool:
+            try:
+                await self._tags.create(self._before + key, data)
+            except RefusedError:
+                # perhaps by this one itself, whose answer was lost
+                return await self._read(key, 0, None, len(data)) == data
+            return True
+
+        return self._run(f"{key} can't be written", create)
+
+    def replace(self, key: str, data: bytes, tag: str | None) -> str:
+        """Write a key that nobody has written since it was read with its tag; return its new one."""
+        check_key(key)
+        if tag is None:
+            raise ValueError(f"{key} was read without a tag; read it by get_with_tag")
+
+        async def replace() -> str | None:
+            try:
+                return await self._tags.replace(self._before + key, data, tag)
+            except RefusedError:
+                there = await self._tags.read(self._before + key, len(data))
+                return there[1] if there is not None and there[0] == data else None
+
+        found = self._run(f"{key} can't be written", replace)
+        if found is None:
+            raise StoreInUseError(
+                f"{self._name}: somebody else has written {key} since it was read here; nothing of theirs was "
+                "overwritten. Open the store again, and see what is missing"
+            )
+        return found
 
     def delete(self, key: str) -> None:
         """Delete a key, if it is there."""
@@ -377,7 +404,7 @@ async def _tried(operation: Callable[[], Awaitable[_Result]], attempts: int) -> 
 
 
 def _is_about_range(error: Exception) -> bool:
-    return any(word in str(error) for word in ("416", "non-partial"))
+    return any(word in str(error) for word in ("416", "non-partial", "Invalid range", "InvalidRange"))
 
 
 def _byte_request(start: int, length: int | None) -> Any:

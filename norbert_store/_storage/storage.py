@@ -6,8 +6,9 @@ folders, .zip files, web servers, and everything else that zarr can open.
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,6 +25,10 @@ from norbert_store._storage.zipped import ZipKeys
 from norbert_store.errors import StorageError, StoreNotFoundError
 
 __all__ = ["Location", "Storage"]
+
+
+Guard = Callable[["Storage"], None]
+"""Raises what forbids to write."""
 
 
 class Storage:
@@ -56,6 +61,7 @@ class Storage:
         """The files, if it is a folder on this machine."""
         self._opened: Readable | None = None
         self._process = 0
+        self._guard: Guard | None = None
 
     def __repr__(self) -> str:
         return f"Storage({self.name!r})"
@@ -63,6 +69,16 @@ class Storage:
     def __getstate__(self) -> dict[str, Any]:
         # what is open may hold connections and threads: the process that unpickles this opens its own
         return {**self.__dict__, "_opened": None}
+
+    def guard(self, guard: Guard | None) -> None:
+        """Have this called with the storage before every write and every deletion, here and in copies; None ends it."""
+        self._guard = guard
+
+    def without_guard(self) -> Storage:
+        """Return the same place, to be written by who guards it."""
+        found = copy.copy(self)
+        found._guard, found._opened, found._process = None, self._opened, self._process
+        return found
 
     @property
     def name(self) -> str:
@@ -183,12 +199,52 @@ class Storage:
         """
         self._keys_to_write.set(key, data)
 
-    def set_new(self, key: str, data: bytes) -> None:
-        """Write a key, unless there is one; on object storage, the server decides which of two writers is the first."""
-        self._keys_to_write.set_new(key, data)
+    def get_with_tag(self, key: str, most: int | None = None) -> tuple[bytes, str | None] | None:
+        """All bytes of a key, as `get`, and the tag by which `replace` knows them; None where there is no such key.
+
+        In a folder there are no tags: its writer holds the system's lock.
+        """
+        return self._writable_keys.get_with_tag(key, most)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a key, unless there is one; on object storage, the server decides which of two writers is the first.
+
+        Returns
+        -------
+        bool
+            Whether the key holds these bytes now: because they were written, or were there already.
+        """
+        return self._keys_to_write.create(key, data)
+
+    def replace(self, key: str, data: bytes, tag: str | None) -> str | None:
+        """Write a key that nobody has written since it was read with its tag.
+
+        Readers see the old bytes or the new ones, nothing between.
+
+        On S3, by s3fs or obstore, the server compares; elsewhere the tag is compared just before the write, which
+        tells a writer that is late by more than a moment. In a folder there is nothing to be compared.
+
+        Returns
+        -------
+        str or None
+            The new tag.
+
+        Raises
+        ------
+        StoreInUseError
+            If somebody else has written it, and not these bytes.
+        """
+        return self._keys_to_write.replace(key, data, tag)
 
     @property
     def _keys_to_write(self) -> Keys:
+        keys = self._writable_keys
+        if self._guard is not None:
+            self._guard(self)
+        return keys
+
+    @property
+    def _writable_keys(self) -> Keys:
         if self._read_only:
             raise ValueError(f"{self.name} was opened read-only")
         keys = self._keys

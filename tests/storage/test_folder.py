@@ -83,9 +83,9 @@ def test_set_makes_folders_and_leaves_nothing_else(keys):
     assert not keys.is_empty()
 
 
-def test_set_new_never_writes_over(keys):
-    keys.set_new("key", b"one")
-    keys.set_new("key", b"two")
+def test_create_never_writes_over(keys):
+    assert keys.create("key", b"one")
+    assert not keys.create("key", b"two")
     assert keys.get("key") == b"one"
 
 

@@ -96,7 +96,10 @@ def test_nothing_is_done_by_such_keys(storage, tmp_path, key):
         lambda: storage.get_ranges([("zarr.json", 0, 1), (key, 0, 4)]),
         lambda: storage.size(key),
         lambda: storage.set(key, b"new"),
-        lambda: storage.set_new(key, b"new"),
+        lambda: storage.create(key, b"new"),
+        lambda: storage.get_with_tag(key),
+        lambda: storage.replace(key, b"new", "tag"),
+        lambda: storage.get_many(["zarr.json", key], most=5),
         lambda: storage.delete(key),
         lambda: storage.list(key),
     ):
@@ -171,7 +174,8 @@ def test_folders_that_lead_out_are_neither_read_nor_written(keys, outside):
         lambda: keys.set("track/name/c/0", b"new"),
         lambda: keys.set("track/name/new", b"new"),
         lambda: keys.set("track/name/new/folder/0", b"new"),
-        lambda: keys.set_new("track/name/new", b"new"),
+        lambda: keys.create("track/name/new", b"new"),
+        lambda: keys.replace("track/name/new", b"new", None),
         lambda: keys.delete("track/name/c/0"),
         lambda: keys.list("track/name"),
     ):

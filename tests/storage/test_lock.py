@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import getpass
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -18,7 +22,8 @@ import norbert_store
 from norbert_store._check.verify import verify
 from norbert_store._storage.lock import LOCK_KEY, WriterLock
 from norbert_store._storage.storage import Storage
-from norbert_store.errors import StoreExistsError, StoreInUseError
+from norbert_store.errors import StorageError, StoreExistsError, StoreInUseError
+from tests.servers import BUCKET, S3
 
 NOISE = {"mixture": np.random.default_rng(0).uniform(-0.5, 0.5, (3000, 2)).astype(np.float32)}
 HOUR = 3600
@@ -53,7 +58,7 @@ def holder(storage):
 
 def change_lock(storage, **changes):
     """Change what is in a lock."""
-    storage.set(LOCK_KEY, json.dumps({**holder(storage), **changes}).encode())
+    storage.without_guard().set(LOCK_KEY, json.dumps({**holder(storage), **changes}).encode())
 
 
 def dead_process():
@@ -114,24 +119,37 @@ def elsewhere(request, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes can't be asked for there")
 def test_lock_of_a_dead_process_of_this_machine_is_taken_over(elsewhere):
-    WriterLock(elsewhere)
+    first = WriterLock(elsewhere)
+    with pytest.raises(StoreInUseError):
+        WriterLock(elsewhere)
     change_lock(elsewhere, process=dead_process())
     lock = WriterLock(elsewhere)
     assert holder(elsewhere)["process"] == os.getpid()
     lock.release()
     assert elsewhere.get(LOCK_KEY) is None
+    first.release()
 
 
-def test_lock_of_another_machine_is_taken_over_after_an_hour(elsewhere):
-    WriterLock(elsewhere)
-    change_lock(elsewhere, host="elsewhere", process=dead_process(), renewed=time.time() - 0.9 * HOUR)
-    with pytest.raises(StoreInUseError, match="on elsewhere, process"):
+@pytest.mark.parametrize("other", [{"host": "elsewhere", "machine": "another"}, {"machine": "another of equal name"}])
+def test_lock_of_another_machine_is_taken_over_after_an_hour(elsewhere, other):
+    first = WriterLock(elsewhere)
+    change_lock(elsewhere, **other, process=dead_process(), renewed=time.time() - 0.9 * HOUR)
+    with pytest.raises(StoreInUseError, match=f"on {other.get('host', socket.gethostname())}, process"):
         WriterLock(elsewhere)
     change_lock(elsewhere, renewed=time.time() - 1.1 * HOUR)
     WriterLock(elsewhere).release()
+    first.release()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"[1]", b"5", b"null", b"\xff", b"{}"])
+def test_lock_that_was_forgotten_is_free(elsewhere):
+    """As where a notebook has lost its writer to an error."""
+    WriterLock(elsewhere)
+    gc.collect()
+    assert elsewhere.get(LOCK_KEY) is not None
+    WriterLock(elsewhere).release()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"[1]", b"5", b"null", b"\xff", b"{}", b"[" * 10_000])
 def test_lock_that_nobody_understands_is_left_alone(elsewhere, content):
     elsewhere.set(LOCK_KEY, content)
     with pytest.raises(StoreInUseError, match=f"by somebody on some machine.*delete {LOCK_KEY} there"):
@@ -143,15 +161,17 @@ def test_lock_that_nobody_understands_is_left_alone(elsewhere, content):
     "changes", [{"process": None}, {"process": "x"}, {"process": [1]}, {"renewed": None}, {"renewed": "soon"}]
 )
 def test_lock_of_odd_content_is_left_alone(elsewhere, changes):
-    WriterLock(elsewhere)
+    first = WriterLock(elsewhere)
     change_lock(elsewhere, **changes)
     with pytest.raises(StoreInUseError):
         WriterLock(elsewhere)
+    first.release()
+    assert elsewhere.get(LOCK_KEY) is None
 
 
 def test_who_was_taken_for_dead_is_told_so(elsewhere):
     first = WriterLock(elsewhere)
-    change_lock(elsewhere, host="elsewhere", renewed=time.time() - 2 * HOUR)
+    change_lock(elsewhere, machine="another", renewed=time.time() - 2 * HOUR)
     second = WriterLock(elsewhere)
     with pytest.raises(StoreInUseError, match=f"process {os.getpid()}"):
         first.renew()
@@ -163,21 +183,267 @@ def test_who_was_taken_for_dead_is_told_so(elsewhere):
 
 def test_who_finds_the_lock_deleted_is_told_so(elsewhere):
     lock = WriterLock(elsewhere)
-    elsewhere.delete(LOCK_KEY)
+    elsewhere.without_guard().delete(LOCK_KEY)
     with pytest.raises(StoreInUseError):
         lock.renew()
 
 
-def test_renewing_shows_that_the_holder_is_alive(elsewhere, monkeypatch):
-    monkeypatch.setattr("norbert_store._storage.lock._RENEWAL_SECONDS", 0.0)
-    lock = WriterLock(elsewhere)
+def test_names_in_a_lock_are_shown_harmlessly(elsewhere):
+    first = WriterLock(elsewhere)
+    change_lock(elsewhere, user="\x1b[31m\u202e" + "x" * 1000, host={"a": "\n"})
+    with pytest.raises(StoreInUseError) as caught:
+        WriterLock(elsewhere)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+    first.release()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
+@pytest.mark.parametrize("kind", ["FIFO", "link", "folder"])
+def test_what_is_no_file_is_no_lock(tmp_path, kind):
+    path = tmp_path / "place" / LOCK_KEY
+    path.parent.mkdir()
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "link":
+        (tmp_path / "victim").write_text("precious")
+        path.symlink_to(tmp_path / "victim")
+    else:
+        path.mkdir()
+    with pytest.raises(StorageError, match=r"writer.lock is no regular file; delete it"):
+        WriterLock(writable(path.parent))
+    if kind == "link":
+        assert (tmp_path / "victim").read_text() == "precious"
+
+
+# ---- as long as it is held
+
+SHORT = {"renew_seconds": 0.1, "look_seconds": 0.3, "stale_seconds": 1.5}
+
+
+def until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_lock_is_renewed_as_long_as_its_holder_lives(elsewhere):
+    lock = WriterLock(elsewhere, **SHORT)
     before = holder(elsewhere)
-    time.sleep(0.01)
+    until(lambda: holder(elsewhere)["renewed"] > before["renewed"] + 0.3)
+    assert {**holder(elsewhere), "renewed": 0} == {**before, "renewed": 0}
     lock.renew()
-    after = holder(elsewhere)
-    assert after.pop("renewed") > before.pop("renewed")
-    assert after == before
     lock.release()
+    assert elsewhere.get(LOCK_KEY) is None
+    time.sleep(0.3)
+    assert elsewhere.get(LOCK_KEY) is None
+
+
+def overtake(storage):
+    """Take a lock over whose holder lives."""
+    change_lock(storage, machine="another", host="elsewhere", renewed=time.time() - 2 * HOUR)
+    return WriterLock(Storage(storage.location, read_only=False))
+
+
+def writes(storage):
+    return (
+        lambda: storage.set("key", b"late"),
+        lambda: storage.create("new", b"late"),
+        lambda: storage.replace("key", b"late", storage.get_with_tag("key")[1]),
+        lambda: storage.delete("key"),
+    )
+
+
+def test_nothing_is_written_by_who_was_overtaken(elsewhere):
+    lock = WriterLock(elsewhere, look_seconds=0)
+    elsewhere.set("key", b"first")
+    second = overtake(elsewhere)
+    for write in writes(elsewhere):
+        with pytest.raises(StoreInUseError, match=f"isn't written by this process any more: .*process {os.getpid()}"):
+            write()
+    assert elsewhere.get("key") == b"first"
+    assert elsewhere.list() == ["key", LOCK_KEY]
+    lock.release()
+    assert holder(elsewhere)  # not its own any more
+    second.release()
+
+
+def test_lock_that_was_deleted_is_lost(elsewhere):
+    lock = WriterLock(elsewhere, look_seconds=0)
+    elsewhere.without_guard().delete(LOCK_KEY)
+    with pytest.raises(StoreInUseError, match=f"{LOCK_KEY} was deleted, because this one wasn't heard of for too long"):
+        elsewhere.set("key", b"late")
+    lock.release()
+    elsewhere.set("key", b"free")
+
+
+def test_thread_that_renews_notices_that_it_was_overtaken(elsewhere):
+    lock = WriterLock(elsewhere, renew_seconds=0.1, look_seconds=HOUR)
+    elsewhere.set("key", b"first")
+    second = overtake(elsewhere)
+    taken = holder(elsewhere)["key"]
+    with pytest.raises(StoreInUseError):
+        until(lambda: elsewhere.set("key", b"late"))
+    assert holder(elsewhere)["key"] == taken
+    lock.release()
+    second.release()
+
+
+class CountingStore(WrapperStore):
+    """Counts how often the lock is read."""
+
+    looks = 0
+
+    async def get(self, key, *args, **options):
+        self.looks += key == LOCK_KEY
+        return await super().get(key, *args, **options)
+
+
+def test_lock_is_looked_at_once_in_a_while():
+    store = CountingStore(MemoryStore())
+    storage = Storage(store, read_only=False)
+    lock = WriterLock(storage, look_seconds=0.3)
+    before = store.looks
+    for _ in range(20):
+        storage.set("key", b"x")
+    assert store.looks == before
+    time.sleep(0.4)
+    for _ in range(20):
+        storage.set("key", b"x")
+    assert store.looks == before + 1
+    lock.release()
+    before = store.looks
+    time.sleep(0.4)
+    storage.set("key", b"x")
+    assert store.looks == before
+
+
+def test_copies_in_other_processes_look_as_well(tmp_path):
+    storage = writable(WrapperStore(LocalStore(tmp_path)))
+    lock = WriterLock(storage, look_seconds=HOUR)
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
+        executor.submit(storage.set, "key", b"first").result(60)
+        second = overtake(storage)
+        with pytest.raises(StoreInUseError, match="isn't written by this process any more"):
+            executor.submit(storage.set, "key", b"late").result(60)  # a new copy knows of no look
+    assert storage.get("key") == b"first"
+    lock.release()
+    second.release()
+
+
+# ---- between processes, on S3
+
+# Holds a lock, and writes its own name whenever it is told to, as long as it may.
+WRITER = """
+import sys
+import obstore.store
+from zarr.storage import ObjectStore
+from norbert_store._storage.lock import WriterLock
+from norbert_store._storage.storage import Storage
+from norbert_store.errors import StoreInUseError
+
+name, place, options = sys.argv[1], sys.argv[2], eval(sys.argv[3])
+if options:
+    bucket, _, prefix = place.removeprefix("s3://").partition("/")
+    place = ObjectStore(obstore.store.S3Store(bucket, prefix=prefix, **options))
+storage = Storage(place, read_only=False)
+try:
+    lock = WriterLock(storage, renew_seconds=0.2, look_seconds=0.2, stale_seconds=2)
+    document = storage.get_with_tag("document")
+    if document is None:
+        storage.create("document", name.encode())
+        document = storage.get_with_tag("document")
+    tag = document[1]
+    print("holds", flush=True)
+    for line in sys.stdin:
+        if line.strip() == "release":
+            lock.release()
+        elif line.strip() == "blind":  # as if its look was just before it fell asleep
+            tag = storage.without_guard().replace("document", name.encode(), tag)
+        else:
+            tag = storage.replace("document", name.encode(), tag)
+            storage.set("file of " + name, b"x")
+        print("done", flush=True)
+except StoreInUseError as error:
+    print("StoreInUseError", error, flush=True)
+"""
+
+
+class Process:
+    """Runs a writer."""
+
+    def __init__(self, name, place, options, environment):
+        command = [sys.executable, "-c", WRITER, name, place, repr(options)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.popen = subprocess.Popen(command, env={**os.environ, **environment}, **pipes)
+
+    def answer(self, what=None):
+        if what is not None:
+            self.popen.stdin.write(f"{what}\n")
+            self.popen.stdin.flush()
+        return self.popen.stdout.readline().strip()
+
+    def signal(self, number):
+        self.popen.send_signal(number)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.popen.kill()
+        self.popen.communicate()
+
+
+@pytest.fixture(params=["s3fs", "obstore"])
+def start(request, front):
+    """Starts writers at one place."""
+    s3 = S3(front.url)
+    place = f"s3://{BUCKET}/{request.node.name}"
+    options = {} if request.param == "s3fs" else s3.obstore_options()
+    return lambda name: Process(name, place, options, s3.environment)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes can't be stopped there")
+@pytest.mark.parametrize("order", ["write", "blind"])
+def test_writer_that_wakes_up_late_overwrites_nothing(start, order):
+    with start("sleeper") as sleeper:
+        assert sleeper.answer() == "holds"
+        assert sleeper.answer("write") == "done"
+        sleeper.signal(signal.SIGSTOP)
+        with start("early") as early:
+            assert f"process {sleeper.popen.pid}, since" in early.answer()
+        time.sleep(2.2)
+        with start("second") as second:
+            assert second.answer() == "holds"
+            assert second.answer("write") == "done"
+            sleeper.signal(signal.SIGCONT)
+            told = sleeper.answer(order)
+            assert told.startswith("StoreInUseError")
+            if order == "write":
+                assert f"process {second.popen.pid}, since" in told
+            assert second.answer("write") == "done"  # its tag is still that of the key
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes can't be asked for there")
+def test_writer_that_was_killed_is_followed_at_once(start):
+    with start("killed") as killed:
+        assert killed.answer() == "holds"
+    with start("second") as second:
+        assert second.answer() == "holds"
+        assert second.answer("write") == "done"
+        assert second.answer("release") == "done"
+    with start("third") as third:
+        assert third.answer() == "holds"
+
+
+def test_writer_that_waits_for_long_keeps_its_lock(start):
+    with start("first") as first:
+        assert first.answer() == "holds"
+        time.sleep(3)
+        with start("second") as second:
+            assert "is being written by" in second.answer()
+        assert first.answer("write") == "done"
 
 
 # ---- writers
@@ -241,7 +507,7 @@ def test_writer_that_was_taken_for_dead_commits_nothing_any_more(options, rows):
     first = norbert_store.create(store, **options())
     first.add("a", NOISE)
     first.commit()
-    change_lock(writable(store), host="elsewhere", renewed=time.time() - 2 * HOUR)
+    change_lock(writable(store), machine="another", renewed=time.time() - 2 * HOUR)
     with norbert_store.append(store) as second:
         second.add("from the second", NOISE)
     before = documents(writable(store))

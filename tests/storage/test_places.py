@@ -127,8 +127,9 @@ def test_paths_and_groups_of_zarr(store, kind, path):
     storage = writable(location)
     for key in ("x", "c/0", "c/1", "d/0"):
         storage.set(key, b"0123")
-    storage.set_new("x", b"new")
-    storage.set_new("y", b"new")
+    assert not storage.create("x", b"new")
+    assert storage.create("y", b"new")
+    storage.replace("y", b"newer", storage.get_with_tag("y")[1])
     storage.delete("c/1")
     assert storage.list("c") == ["c/0"]
     assert [key for key in storage.list() if not key.endswith("zarr.json")] == ["c/0", "d/0", "x", "y"]
@@ -137,6 +138,7 @@ def test_paths_and_groups_of_zarr(store, kind, path):
     assert storage.get_ranges([("x", 1, 2), ("c/0", -1, 1), ("c/1", 0, 1)]) == [b"12", b"3", None]
     assert storage.get_many(["x", "no"], most=5) == [b"0123", None]
     assert storage.size("x") == 4
+    assert storage.get("y") == b"newer"
     whole = Storage(store)
     assert whole.get(f"{path}/x" if path else "x") == b"0123"
     assert Storage(storage.location).get("x") == b"0123"

@@ -40,7 +40,6 @@ from tests.servers import (
     http_server,
     in_turn,
     proxy,
-    s3_server,
     unused_endpoint,
 )
 
@@ -53,15 +52,6 @@ OPTIONS: dict[str, Any] = {
 }
 KINDS = ["url", "s3fs", "obstore"]
 BACKENDS = ["url", "obstore"]  # a URL is read by s3fs
-
-
-@pytest.fixture(scope="module")
-def front() -> Iterator[Proxy]:
-    """The proxy in front of an S3 server; URLs lead to it."""
-    with s3_server() as s3, proxy(s3.endpoint) as made, pytest.MonkeyPatch.context() as patch:
-        for name, value in s3.behind(made).environment.items():
-            patch.setenv(name, value)
-        yield made
 
 
 def locate(kind: str, path: str, front: Proxy) -> Any:

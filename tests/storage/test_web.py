@@ -181,7 +181,7 @@ def test_nothing_is_written_or_listed(folder):
         storage = Storage(url, read_only=False)
         for write in (
             lambda: storage.set("new", b"x"),
-            lambda: storage.set_new("new", b"x"),
+            lambda: storage.create("new", b"x"),
             lambda: storage.delete("key"),
         ):
             with pytest.raises(StorageError, match="web servers and .zip files can only be read"):
