@@ -329,8 +329,8 @@ def _in_use(name: str, found: dict[str, Any]) -> StoreInUseError:
 
 
 def _overtaken(name: str, found: dict[str, Any]) -> StoreInUseError:
-    by = f"{_who(found)} took over" if found else f"{LOCK_KEY} was deleted"
+    by = f"{_who(found)} took over" if found else f"somebody took over and has ended, or has deleted {LOCK_KEY}"
     return StoreInUseError(
-        f"{name} isn't written by this process any more: {by}, because this one wasn't heard of for too long. What it "
-        "has committed is kept; open the store again to add the rest"
+        f"{name} isn't written by this process any more: {by}, as this one wasn't heard of for too long. What it has "
+        "committed is kept; open the store again to add the rest"
     )

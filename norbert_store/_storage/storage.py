@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from zarr.abc.store import Store
@@ -27,8 +27,14 @@ from norbert_store.errors import StorageError, StoreNotFoundError
 __all__ = ["Location", "Storage"]
 
 
-Guard = Callable[["Storage"], None]
-"""Raises what forbids to write."""
+class Guard(Protocol):
+    """Raises what forbids to write."""
+
+    def __call__(self, storage: Storage) -> None:
+        """Look, unless that was done a moment ago."""
+
+    def now(self, storage: Storage) -> None:
+        """Look in any case."""
 
 
 class Storage:
@@ -215,6 +221,19 @@ class Storage:
             Whether the key holds these bytes now: because they were written, or were there already.
         """
         return self._keys_to_write.create(key, data)
+
+    def create_anew(self, key: str, data: bytes) -> None:
+        """Write a key that nobody depends on: other bytes, which somebody has left behind there, are deleted.
+
+        Raises
+        ------
+        StoreInUseError
+            If they aren't left behind, but written by who has taken the lock over.
+        """
+        while not self.create(key, data):
+            if self._guard is not None:
+                self._guard.now(self)
+            self.delete(key)
 
     def replace(self, key: str, data: bytes, tag: str | None) -> str | None:
         """Write a key that nobody has written since it was read with its tag.

@@ -161,7 +161,7 @@ class Bundle:
             position = self.document.targets.index(target)
             channels, chunks = len(self.document.channels), self.document.layout.shard_chunks
             key = shard_key(position, shard.number)
-            self._storage.set(key, pack(shard.chunks, channels, chunks, position, shard.number))
+            self._storage.create_anew(key, pack(shard.chunks, channels, chunks, position, shard.number))
             self._written_by_track.append(key)
         shard.chunks = {}
 

@@ -272,7 +272,7 @@ def test_nothing_is_written_by_who_was_overtaken(elsewhere):
 def test_lock_that_was_deleted_is_lost(elsewhere):
     lock = WriterLock(elsewhere, look_seconds=0)
     elsewhere.without_guard().delete(LOCK_KEY)
-    with pytest.raises(StoreInUseError, match=f"{LOCK_KEY} was deleted, because this one wasn't heard of for too long"):
+    with pytest.raises(StoreInUseError, match=f"has ended, or has deleted {LOCK_KEY}, as this one wasn't heard of"):
         elsewhere.set("key", b"late")
     lock.release()
     elsewhere.set("key", b"free")
@@ -286,6 +286,23 @@ def test_thread_that_renews_notices_that_it_was_overtaken(elsewhere):
     with pytest.raises(StoreInUseError):
         until(lambda: elsewhere.set("key", b"late"))
     assert holder(elsewhere)["key"] == taken
+    lock.release()
+    second.release()
+
+
+def test_what_is_left_behind_is_deleted_by_who_holds_the_lock_alone(elsewhere):
+    """However fresh its last look is."""
+    lock = WriterLock(elsewhere, look_seconds=HOUR)
+    elsewhere.set("shard", b"left behind")
+    elsewhere.create_anew("shard", b"first")
+    elsewhere.create_anew("shard", b"first")
+    elsewhere.create_anew("other", b"first")
+    assert elsewhere.get("shard") == elsewhere.get("other") == b"first"
+    second = overtake(elsewhere)
+    elsewhere.create_anew("shard", b"first")
+    with pytest.raises(StoreInUseError):
+        elsewhere.create_anew("shard", b"late")
+    assert elsewhere.get("shard") == b"first"
     lock.release()
     second.release()
 
