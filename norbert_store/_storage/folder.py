@@ -12,6 +12,7 @@ import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 from norbert_store._storage.keys import check_key, is_key, too_large
@@ -152,7 +153,7 @@ class LocalKeys:
         """Write a file beside the old one, see it on disk, and put it in the old one's place."""
         with self._writing(key) as path:
             partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
-            new_folders = _make_folders(path.parent)
+            make_folder(path.parent)
             try:
                 with open(partial, "wb") as file:
                     file.write(data)
@@ -163,8 +164,7 @@ class LocalKeys:
                 with suppress(OSError):
                     partial.unlink()
                 raise
-            for folder in {path.parent, *(made.parent for made in new_folders)}:
-                _sync_folder(folder)
+            _sync_folder(path.parent)
 
     def get_with_tag(self, key: str, most: int | None = None) -> tuple[bytes, None] | None:
         """Read a key whole; it has no tag: who writes holds the system's lock."""
@@ -258,11 +258,12 @@ def _state(status: os.stat_result) -> FileState:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder and those above it; return the new ones."""
-    missing = [folder, *folder.parents][: next(i for i, f in enumerate([folder, *folder.parents]) if f.exists())]
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and see the names of the new ones on disk."""
+    missing = [*takewhile(lambda above: not above.exists(), [folder, *folder.parents])]
     folder.mkdir(parents=True, exist_ok=True)
-    return missing
+    for made in missing:
+        _sync_folder(made.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 
 import filelock
 
-from norbert_store._storage.folder import LocalKeys, reason
+from norbert_store._storage.folder import LocalKeys, make_folder, reason
 from norbert_store._storage.storage import Storage
 from norbert_store.errors import StorageError, StoreInUseError
 
@@ -99,7 +99,7 @@ class _FileLock:
         self._path = folder / LOCK_KEY
         self._lock = filelock.FileLock(self._path, thread_local=False)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             _check_regular(self._path)
             self._lock.acquire(blocking=False)
             self._path.write_text(json.dumps(_holder()))

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+import norbert_store
 from norbert_store._storage.folder import PARTIAL_SUFFIX, LocalKeys
 from norbert_store._storage.storage import Storage
 from norbert_store.errors import StorageError
@@ -123,6 +125,40 @@ def test_readers_see_the_old_bytes_or_the_new(keys):
     reader.join()
     assert len(seen) >= 3
     assert torn == []
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Paths of what is synced, in order."""
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("nobody tells the paths of open files")
+    paths, sync = [], os.fsync
+
+    def noting(descriptor):
+        paths.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    return paths
+
+
+def test_files_and_new_folders_are_synced_into_their_parents(tmp_path, synced):
+    keys = LocalKeys(tmp_path / "new" / "place")
+    keys.set("a/b/key", b"x")
+    new = [tmp_path / "new" / "place" / "a", tmp_path / "new" / "place", tmp_path / "new", tmp_path]
+    file = synced[4]
+    assert file.name.startswith("key.")
+    assert synced == [*new, file, tmp_path / "new" / "place" / "a" / "b"]
+    synced.clear()
+    keys.set("a/b/key", b"y")
+    assert synced[1:] == [tmp_path / "new" / "place" / "a" / "b"]
+
+
+def test_folder_of_a_store_is_synced_into_its_parents(tmp_path, synced, options):
+    """It is made when it is locked, before anything is written there."""
+    norbert_store.create(tmp_path / "new" / "x.zarr", **options()).close()
+    assert synced[:2] == [tmp_path / "new", tmp_path]
+    assert (tmp_path / "new" / "x.zarr") in synced
 
 
 # Writes with no more room in a file than so many bytes, as on a full disk.

@@ -320,18 +320,18 @@ class CountingStore(WrapperStore):
 def test_lock_is_looked_at_once_in_a_while():
     store = CountingStore(MemoryStore())
     storage = Storage(store, read_only=False)
-    lock = WriterLock(storage, look_seconds=0.3)
+    lock = WriterLock(storage, look_seconds=1)
     before = store.looks
     for _ in range(20):
         storage.set("key", b"x")
     assert store.looks == before
-    time.sleep(0.4)
+    time.sleep(1.1)
     for _ in range(20):
         storage.set("key", b"x")
     assert store.looks == before + 1
     lock.release()
     before = store.looks
-    time.sleep(0.4)
+    time.sleep(1.1)
     storage.set("key", b"x")
     assert store.looks == before
 
@@ -360,13 +360,13 @@ from norbert_store._storage.lock import WriterLock
 from norbert_store._storage.storage import Storage
 from norbert_store.errors import StoreInUseError
 
-name, place, options = sys.argv[1], sys.argv[2], eval(sys.argv[3])
+name, place, options, stale_seconds = sys.argv[1], sys.argv[2], eval(sys.argv[3]), float(sys.argv[4])
 if options:
     bucket, _, prefix = place.removeprefix("s3://").partition("/")
     place = ObjectStore(obstore.store.S3Store(bucket, prefix=prefix, **options))
 storage = Storage(place, read_only=False)
 try:
-    lock = WriterLock(storage, renew_seconds=0.2, look_seconds=0.2, stale_seconds=2)
+    lock = WriterLock(storage, renew_seconds=0.2, look_seconds=0.2, stale_seconds=stale_seconds)
     document = storage.get_with_tag("document")
     if document is None:
         storage.create("document", name.encode())
@@ -390,8 +390,8 @@ except StoreInUseError as error:
 class Process:
     """Runs a writer."""
 
-    def __init__(self, name, place, options, environment):
-        command = [sys.executable, "-c", WRITER, name, place, repr(options)]
+    def __init__(self, name, place, options, environment, stale_seconds):
+        command = [sys.executable, "-c", WRITER, name, place, repr(options), str(stale_seconds)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.popen = subprocess.Popen(command, env={**os.environ, **environment}, **pipes)
 
@@ -418,7 +418,7 @@ def start(request, front):
     s3 = S3(front.url)
     place = f"s3://{BUCKET}/{request.node.name}"
     options = {} if request.param == "s3fs" else s3.obstore_options()
-    return lambda name: Process(name, place, options, s3.environment)
+    return lambda name, stale_seconds=HOUR: Process(name, place, options, s3.environment, stale_seconds)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes can't be stopped there")
@@ -430,8 +430,8 @@ def test_writer_that_wakes_up_late_overwrites_nothing(start, order):
         sleeper.signal(signal.SIGSTOP)
         with start("early") as early:
             assert f"process {sleeper.popen.pid}, since" in early.answer()
-        time.sleep(2.2)
-        with start("second") as second:
+        time.sleep(0.5)
+        with start("second", stale_seconds=0.4) as second:
             assert second.answer() == "holds"
             assert second.answer("write") == "done"
             sleeper.signal(signal.SIGCONT)
@@ -454,10 +454,15 @@ def test_writer_that_was_killed_is_followed_at_once(start):
         assert third.answer() == "holds"
 
 
-def test_writer_that_waits_for_long_keeps_its_lock(start):
+def test_writer_that_does_nothing_keeps_its_lock(start, front):
     with start("first") as first:
         assert first.answer() == "holds"
-        time.sleep(3)
+
+        def renewals():
+            return [request for request in front.requests if request.method == "PUT" and "If-Match" in request.headers]
+
+        before = len(renewals())
+        until(lambda: len(renewals()) > before + 2)
         with start("second") as second:
             assert "is being written by" in second.answer()
         assert first.answer("write") == "done"
