@@ -94,7 +94,7 @@ class LocalKeys:
                     size = os.fstat(descriptor).st_size
                     begin = max(0, size + begin) if begin < 0 else min(begin, size)
                     if count is None and most is not None and size - begin > most:
-                        raise too_large(path, most, size - begin)
+                        raise too_large(str(self.folder), key, most, size - begin)
                     count = size - begin if count is None else min(count, size - begin)
                 data = _read(descriptor, begin, count)
                 state = _state(os.fstat(descriptor))  # afterwards, so that a write in between is noticed
@@ -105,7 +105,7 @@ class LocalKeys:
         except (DamagedError, FormatError):
             raise
         except OSError as error:
-            raise StorageError(f"{path} can't be read: {reason(error)}") from error
+            raise StorageError(f"can't be read: {reason(error)}", place=str(path)) from error
         if state[0] != known:  # another file than the one that was looked at
             self._known.pop(key, None)
             return self.get_with_state(key, start, length, most)
@@ -117,7 +117,7 @@ class LocalKeys:
             raise FormatError(
                 f"{self._root}{key} is, or lies behind, a symbolic link that leads out of {self.folder}: nothing "
                 "outside of a store is read or written for it; replace the link by what it leads to "
-                "(cp --recursive --dereference copies a store so)"
+                "(cp -rL copies a store so)"
             )
 
     def _look_at(self, key: str, status: os.stat_result) -> int:
@@ -126,7 +126,7 @@ class LocalKeys:
             raise IsADirectoryError
         if not stat.S_ISREG(status.st_mode):
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
-            raise DamagedError(f"{self._root}{key} is {kind}; expected a regular file")
+            raise DamagedError(f"it is {kind}; expected a regular file", key=key, store=str(self.folder))
         if len(self._known) >= _MOST_REMEMBERED:
             self._known.clear()
         self._known[key] = status.st_ino
@@ -197,7 +197,7 @@ class LocalKeys:
         try:
             yield path
         except OSError as error:
-            raise StorageError(f"{path} can't be written: {reason(error)}") from error
+            raise StorageError(f"can't be written: {reason(error)}", place=str(path)) from error
 
     def size(self, key: str) -> int | None:
         """Count the bytes of a key; None where there is no such key."""
@@ -207,7 +207,7 @@ class LocalKeys:
         except _NOT_THERE:
             return None
         except OSError as error:
-            raise StorageError(f"{path} can't be read: {reason(error)}") from error
+            raise StorageError(f"can't be read: {reason(error)}", place=str(path)) from error
 
     def list(self, prefix: str = "") -> list[str]:
         """List all keys below a prefix, in order; names that can't be keys aren't a store's."""

@@ -79,10 +79,10 @@ class Keys(Readable, Protocol):
         """Delete a key, if it is there."""
 
 
-def too_large(what: str, most: int, found: int | None = None) -> DamagedError:
+def too_large(store: str, key: str, most: int, found: int | None = None) -> DamagedError:
     """Say that there is more at a key than a store's file of its kind can have."""
     size = f"more than {most}" if found is None else str(found)
-    return DamagedError(f"{what} has {size} bytes; expected at most {most}: no store of this library has such a file")
+    return DamagedError(f"the file has {size} bytes; expected at most {most}", key=key, store=store)
 
 
 @lru_cache(2**14)

@@ -108,7 +108,7 @@ class _FileLock:
         except OSError as error:
             if self._lock.is_locked:
                 self.release()
-            raise StorageError(f"{folder} can't be written: {reason(error)}") from error
+            raise StorageError(f"can't be written: {reason(error)}", place=str(folder)) from error
 
     def renew(self) -> None:
         """Do nothing: the operating system knows who is alive."""
@@ -124,7 +124,7 @@ def _check_regular(path: Path) -> None:
     """Refuse what blocks, or leads elsewhere, in the place of a lock."""
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise StorageError(f"{path} is no regular file; delete it: it is where writers lock the store")
+            raise StorageError("is no regular file; delete it: it is where writers lock the store", place=str(path))
 
 
 class _Look:

@@ -1,7 +1,7 @@
 """Keys to bytes, wherever a store lies: the one place where this library touches storage.
 
-`norbert_store._storage.places` says what a location is; `folder`, `zipped`, `web` and `remote` have the keys of
-folders, .zip files, web servers, and everything else that zarr can open.
+`norbert_store._storage.places` says what a location is, and `opening` opens it; `folder`, `zipped`, `web` and
+`zarr_keys` have the keys of folders, .zip files, web servers, and everything else that zarr can open.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from zarr.storage import MemoryStore, StorePath
 from norbert_store._storage.adapter import KeysStore
 from norbert_store._storage.folder import PARTIAL_SUFFIX, FileState, LocalKeys
 from norbert_store._storage.keys import Keys, Readable
+from norbert_store._storage.opening import is_forked, keys_at_url, keys_in_store, reopened
 from norbert_store._storage.places import Location, is_zip, name_of, place_of
-from norbert_store._storage.remote import ZarrKeys, is_forked, keys_at_url, keys_in_store, reopened
+from norbert_store._storage.zarr_keys import ZarrKeys
 from norbert_store._storage.zipped import ZipKeys
 from norbert_store.errors import StorageError, StoreNotFoundError
 
@@ -269,7 +270,7 @@ class Storage:
         keys = self._keys
         if isinstance(keys, LocalKeys | ZarrKeys):
             return keys
-        raise StorageError(f"{self.name} can't be written: web servers and .zip files can only be read")
+        raise StorageError("can't be written: web servers and .zip files can only be read", place=self.name)
 
     def delete(self, key: str) -> None:
         """Delete a key, if it is there."""

@@ -16,10 +16,12 @@ from zarr.abc.store import RangeByteRequest, Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import FsspecStore, ObjectStore
 
+from norbert_store._storage.remote import LastingError
+
 _CONFLICT = "ConditionalRequestConflict"
 
 
-class RefusedError(Exception):
+class RefusedError(LastingError):
     """A condition that didn't hold."""
 
 

@@ -89,11 +89,11 @@ class WebKeys(RemoteKeys):
                         return answer.content_length
             raise LastingError("the server doesn't tell its length")
 
-        return self._run(f"{key} can't be read", size)
+        return self.run(key, "can't be read", size)
 
     def list(self, prefix: str = "") -> list[str]:
         """Refuse to: a web server doesn't tell what it has."""
-        raise StorageError(f"{self._name} can't be listed: web servers don't tell what they have")
+        raise StorageError("can't be listed: web servers don't tell what they have", place=self.name)
 
     def is_empty(self) -> bool:
         """Refuse to, as `list`."""
@@ -133,12 +133,15 @@ class WebKeys(RemoteKeys):
         url = yarl.URL(f"{self._folder}/{quote(key)}{self._query}", encoded=True)
         return await session.request(method, url, headers=sent, **options)
 
-    def _run(self, failure: str, operation: Callable[[], Awaitable[_Result]], attempts: int | None = None) -> _Result:
-        found = super()._run(failure, operation, attempts)
+    def run(
+        self, key: str, failure: str, operation: Callable[[], Awaitable[_Result]], attempts: int | None = None
+    ) -> _Result:
+        """Wait for an operation; say once that a server is slow, here where callers hear it."""
+        found = super().run(key, failure, operation, attempts)
         if self._ignores_ranges and not self._warned:
             self._warned = True
             warnings.warn(
-                f"{self._name}: this web server sends whole files where parts of them are asked for, which is slow; "
+                f"{self.name}: this web server sends whole files where parts of them are asked for, which is slow; "
                 "use one that knows ranges, or download the store",
                 stacklevel=2,
             )

@@ -104,10 +104,10 @@ class ZipKeys:
             (found,) = self.get_ranges([(key, start, member.size if length is None else length)])
             return found
         if most is not None and member.size > most:
-            raise too_large(f"{self._name}: {key}", most, member.size)
+            raise too_large(self._name, key, most, member.size)
         (found,) = self.get_ranges([(key, 0, member.size)])
         if found is not None and (len(found) != member.size or zlib.crc32(found) != member.crc):
-            raise DamagedError(f"{self._name}: the checksum of {key} in the .zip file doesn't match")
+            raise self._damaged(key, "its checksum in the .zip file doesn't match")
         return found
 
     def get_many(self, keys: Sequence[str], most: int) -> list[bytes | None]:
@@ -115,7 +115,7 @@ class ZipKeys:
         for key in keys:
             member = self._member(check_key(key))
             if member is not None and member.size > most:
-                raise too_large(f"{self._name}: {key}", most, member.size)
+                raise too_large(self._name, key, most, member.size)
         return self.get_ranges([(key, 0, most) for key in keys])
 
     def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
@@ -168,7 +168,7 @@ class ZipKeys:
             how = "encrypted" if flags & _ENCRYPTED else f"compressed by method {method}"
             raise FormatError(f"{self._name}: {key} is {how}; pack the store anew, without compression (zip -0)")
         if (method == _STORED and packed != size) or (size > _LARGE_BYTES and size > _MOST_EXPANSION * packed):
-            raise DamagedError(f"{self._name}: {key} is said to have {size} bytes, and {packed} in the .zip file")
+            raise self._damaged(key, f"it is said to have {size} bytes, and {packed} in the .zip file")
         return _Member(header, packed, size, method, crc)
 
     def _find_data(self, members: dict[str, _Member]) -> dict[str, int]:
@@ -178,7 +178,7 @@ class ZipKeys:
             unknown.items(), self._read([(offset, _HEADER.size) for offset in unknown.values()]), strict=True
         ):
             if len(header) < _HEADER.size or header[:4] != _HEADER_SIGNATURE:
-                raise DamagedError(f"{self._name}: {key} isn't where the .zip file says that it is")
+                raise self._damaged(key, "it isn't where the .zip file says that it is")
             name, extra = _HEADER.unpack(header)[-2:]
             self._data_offsets[key] = offset + _HEADER.size + name + extra
         return {key: self._data_offsets[key] for key in members}
@@ -205,12 +205,15 @@ class ZipKeys:
             try:
                 piece = inflating.decompress(data, _PIECE_BYTES)
             except zlib.error as problem:
-                raise DamagedError(f"{self._name}: {key} can't be decompressed: {problem}") from None
+                raise self._damaged(key, f"it can't be decompressed: {problem}") from None
             if not piece and not data:
-                raise DamagedError(f"{self._name}: {key} is cut short in the .zip file")
+                raise self._damaged(key, "it is cut short in the .zip file")
             found.append(piece[max(0, begin - position) : max(0, end - position)])
             position += len(piece)
         return b"".join(found)
+
+    def _damaged(self, key: str, problem: str) -> DamagedError:
+        return DamagedError(problem, key=key, store=self._name)
 
     # ---- the file
 
@@ -223,7 +226,7 @@ class ZipKeys:
             return []
         found = self._place.get_ranges([(self._key, start, length) for start, length in spans])
         if any(piece is None for piece in found) or self._file_state() != self._state:
-            raise DamagedError(f"{self._name} was replaced since it was opened, or deleted; open it again")
+            raise DamagedError("it was replaced since it was opened, or deleted; open it again", store=self._name)
         return [piece or b"" for piece in found]
 
     def _read_directory(self) -> bytes:

@@ -65,9 +65,9 @@ def test_what_is_within_the_limit_is_read_whole(storage):
 
 
 def test_what_is_beyond_the_limit_is_an_error(storage):
-    with pytest.raises(DamagedError, match=r"five has (5|more than 4) bytes; expected at most 4"):
+    with pytest.raises(DamagedError, match=r"five: the file has (5|more than 4) bytes; expected at most 4"):
         storage.get("five", most=4)
-    with pytest.raises(DamagedError, match=r"a/ten has (10|more than 9) bytes; expected at most 9"):
+    with pytest.raises(DamagedError, match=r"a/ten: the file has (10|more than 9) bytes; expected at most 9"):
         storage.get_many(["five", "a/ten"], most=9)
 
 
@@ -93,22 +93,24 @@ def opened(location):
     assert done.returncode == 0, done.stderr
     error, message, peak, seconds = json.loads(done.stdout)
     assert peak < 200, f"took {peak} MiB"
-    assert seconds < 2
+    assert seconds < 3
     return error, message
 
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="memory is measured by POSIX")
 
 
+@pytest.mark.slow
 @posix
 def test_sparse_document_takes_no_memory(tmp_path):
     with open(tmp_path / "zarr.json", "wb") as file:
         file.truncate(2**40)
     error, message = opened(tmp_path)
     assert error == "DamagedError"
-    assert message.startswith(f"{tmp_path}/zarr.json has {2**40} bytes; expected at most {64 * MIB}")
+    assert message.startswith(f"{tmp_path}: zarr.json: the file has {2**40} bytes; expected at most {64 * MIB}")
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize(
     ("status", "headers"),
@@ -124,7 +126,7 @@ def test_endless_answer_is_read_no_further_than_a_document_can_be(status, header
     with endless_server(status, headers) as (url, sent):
         error, message = opened(url)
         assert error == "DamagedError"
-        assert f"zarr.json has more than {64 * MIB} bytes" in message
+        assert f"zarr.json: the file has more than {64 * MIB} bytes" in message
         assert sent[0] < 100 * MIB
 
 
@@ -151,6 +153,7 @@ def zip_of(path, members, compression=zipfile.ZIP_DEFLATED):
     return path
 
 
+@pytest.mark.slow
 @posix
 def test_document_that_expands_to_gigabytes(tmp_path):
     path = tmp_path / "x.zip"
@@ -163,6 +166,7 @@ def test_document_that_expands_to_gigabytes(tmp_path):
     assert str(300 * MIB) in message
 
 
+@pytest.mark.slow
 @posix
 def test_document_that_is_said_to_be_small(tmp_path):
     path = zip_of(tmp_path / "x.zip", {"zarr.json": bytes(300 * MIB)})
@@ -171,9 +175,10 @@ def test_document_that_is_said_to_be_small(tmp_path):
     path.write_bytes(data.replace((300 * MIB).to_bytes(4, "little"), (100).to_bytes(4, "little")))
     error, message = opened(path)
     assert error == "DamagedError"
-    assert "checksum of zarr.json in the .zip file doesn't match" in message
+    assert "zarr.json: its checksum in the .zip file doesn't match" in message
 
 
+@pytest.mark.slow
 @posix
 def test_document_that_is_said_to_be_large(tmp_path):
     path = zip_of(tmp_path / "x.zip", {"zarr.json": b"0123456"}, zipfile.ZIP_STORED)
@@ -182,6 +187,7 @@ def test_document_that_is_said_to_be_large(tmp_path):
     assert error == "DamagedError"
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("size", [2**31, 2**40])
 def test_sparse_zip_file(tmp_path, size):
@@ -190,6 +196,7 @@ def test_sparse_zip_file(tmp_path, size):
     assert opened(tmp_path / "x.zip")[0] == "FormatError"
 
 
+@pytest.mark.slow
 @posix
 def test_zip_file_of_a_sparse_table_of_contents(tmp_path):
     path = zip_of(tmp_path / "x.zip", {})
@@ -203,6 +210,7 @@ def test_zip_file_of_a_sparse_table_of_contents(tmp_path):
     assert f"a table of contents of {2**31} bytes" in message
 
 
+@pytest.mark.slow
 @posix
 def test_zip_file_of_as_many_files_as_there_can_be(tmp_path):
     """Entries that are as short as can be, in a table of contents that is as long as can be."""

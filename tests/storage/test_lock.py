@@ -336,6 +336,7 @@ def test_lock_is_looked_at_once_in_a_while():
     assert store.looks == before
 
 
+@pytest.mark.slow
 def test_copies_in_other_processes_look_as_well(tmp_path):
     storage = writable(WrapperStore(LocalStore(tmp_path)))
     lock = WriterLock(storage, look_seconds=HOUR)
@@ -421,6 +422,7 @@ def start(request, front):
     return lambda name, stale_seconds=HOUR: Process(name, place, options, s3.environment, stale_seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="processes can't be stopped there")
 @pytest.mark.parametrize("order", ["write", "blind"])
 def test_writer_that_wakes_up_late_overwrites_nothing(start, order):
@@ -442,6 +444,7 @@ def test_writer_that_wakes_up_late_overwrites_nothing(start, order):
             assert second.answer("write") == "done"  # its tag is still that of the key
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="processes can't be asked for there")
 def test_writer_that_was_killed_is_followed_at_once(start):
     with start("killed") as killed:
@@ -454,6 +457,7 @@ def test_writer_that_was_killed_is_followed_at_once(start):
         assert third.answer() == "holds"
 
 
+@pytest.mark.slow
 def test_writer_that_does_nothing_keeps_its_lock(start, front):
     with start("first") as first:
         assert first.answer() == "holds"

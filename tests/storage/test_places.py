@@ -208,6 +208,7 @@ except StorageError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("location", "packages", "message"),
     [

@@ -221,10 +221,10 @@ def test_web_with_faults(web, local):
 
 
 def test_web_server_that_knows_no_ranges(folder, local):
-    expected = local.excerpts(0.5, seed=1).batch(range(8))
+    expected = local.excerpts(0.5, seed=1).read(range(8))
     with http_server(folder, ranges=False) as url:
         with pytest.warns(UserWarning, match="sends whole files where parts of them are asked for") as warned:
-            found = norbert_store.open(url).excerpts(0.5, seed=1).batch(range(8))
+            found = norbert_store.open(url).excerpts(0.5, seed=1).read(range(8))
         assert len(warned) == 1
         with pytest.warns(UserWarning, match="sends whole files"):
             assert_same_values(norbert_store.open(url), local)

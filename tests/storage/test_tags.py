@@ -97,7 +97,7 @@ def test_key_that_was_deleted_is_not_replaced(storage):
 def test_limit_holds_with_tags(storage):
     storage.set("key", b"01234")
     assert storage.get_with_tag("key", most=5)[0] == b"01234"
-    with pytest.raises(DamagedError, match="key has more than 4 bytes; expected at most 4"):
+    with pytest.raises(DamagedError, match="key: the file has more than 4 bytes; expected at most 4"):
         storage.get_with_tag("key", most=4)
 
 
@@ -147,6 +147,7 @@ def at_once(writers):
     return found
 
 
+@pytest.mark.slow
 def test_one_of_many_creates(place):
     storages = [Storage(place(), read_only=False) for _ in range(8)]
     for attempt in range(3):
@@ -156,6 +157,7 @@ def test_one_of_many_creates(place):
         assert storages[0].get(key) == b"by %d" % found.index(True)
 
 
+@pytest.mark.slow
 def test_one_of_many_replaces(place):
     storages = [Storage(place(), read_only=False) for _ in range(8)]
     storages[0].create("key", b"first")

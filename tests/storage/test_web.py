@@ -129,6 +129,7 @@ def test_whole_files_are_sent_once_for_many_ranges(folder):
         assert len(requests) == 1
 
 
+@pytest.mark.slow
 def test_python_s_own_server(folder):
     """It knows no ranges, and is what people try first."""
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "-d", str(folder)]
@@ -237,7 +238,7 @@ def test_zip_files_on_the_web(zipped, kind, query):
         found = norbert_store.open(f"{url}/{quote('my x.ZIP')}" + (f"?{query}" if query else ""))
         assert found.names == db.names
         assert np.array_equal(found[1].magnitude[..., 3:40, :], db[1].magnitude[..., 3:40, :])
-        some, same = (each.excerpts(0.2).batch(range(4))["magnitude"] for each in (found, db))
+        some, same = (each.excerpts(0.2).read(range(4))["magnitude"] for each in (found, db))
         assert np.array_equal(some, same)
 
 
