@@ -16,6 +16,7 @@ import soundfile
 import zarr
 from hypothesis import HealthCheck, settings
 from PIL import Image
+from zarr.codecs import ZstdCodec
 
 import norbert_store
 from norbert_store import TF
@@ -148,7 +149,7 @@ def other_codecs(small, small_copy) -> Path:
         dtype="float32",
         chunks=(1, 1, 16, 113),
         shards=(1, 2, 64, 113),
-        compressors=zarr.codecs.ZstdCodec(level=1),
+        compressors=ZstdCodec(level=1),
         fill_value=np.nan,
         dimension_names=("target", "channel", "frame", "frequency"),
     )

@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from http.client import HTTPConnection, HTTPException, HTTPMessage
+from email.message import Message
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ class Request:
     path: str
     query: str
     range: str
-    headers: HTTPMessage = field(repr=False, compare=False)
+    headers: Message = field(repr=False, compare=False)
 
 
 # What a proxy does to a request, if anything: one of FAULTS.
@@ -147,7 +148,7 @@ def at_random(share: float, seed: int, faults: Sequence[str] = ("500", "503", "r
 
     def rule(request: Request) -> str | None:
         with lock:
-            return faults[rng.integers(len(faults))] if rng.random() < share else None
+            return faults[int(rng.integers(len(faults)))] if rng.random() < share else None
 
     return rule
 
@@ -213,7 +214,7 @@ class Proxy:
             self.faults.append(fault)
         return fault
 
-    def ask(self, method: str, target: str, headers: HTTPMessage, body: bytes) -> tuple[int, HTTPMessage, bytes]:
+    def ask(self, method: str, target: str, headers: Message, body: bytes) -> tuple[int, Message, bytes]:
         """Ask the server; return status, headers and body of its answer."""
         connection = HTTPConnection(str(self._upstream.hostname), self._upstream.port, timeout=60)
         try:
@@ -446,9 +447,12 @@ def endless_server(status: int = 200, headers: Sequence[tuple[str, str]] = ()) -
 @contextmanager
 def proxy(upstream: str) -> Iterator[Proxy]:
     """Run a proxy in front of the server at a URL."""
-    handler = type("Handler", (_ProxyHandler,), {})
-    with _serving(handler) as url:
-        handler.proxy = made = Proxy(url, upstream)
+
+    class Handler(_ProxyHandler):
+        pass
+
+    with _serving(Handler) as url:
+        Handler.proxy = made = Proxy(url, upstream)
         try:
             yield made
         finally:

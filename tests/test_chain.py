@@ -9,8 +9,10 @@ import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 import numpy as np
 import pytest
@@ -233,8 +235,8 @@ def test_low_frequencies_are_at_the_bottom_time_goes_right_first_channel_on_top(
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_metadata_and_steps_come_back(format):  # noqa: A002
-    tf, bw = norbert.TF(rate=np.int64(16000), n_fft=256, hop=64), norbert.BandwidthLimiter(4000)
-    ps, qt = norbert.PowerScaler(exponent=np.float32(0.5)), norbert.Quantizer()
+    tf, bw = norbert.TF(rate=np.int64(16000), n_fft=256, hop=64), norbert.BandwidthLimiter(4000)  # type: ignore[arg-type]
+    ps, qt = norbert.PowerScaler(exponent=np.float32(0.5)), norbert.Quantizer()  # type: ignore[arg-type]
     Xq = qt.quantize(ps.scale(bw.downsample(tf.transform(tones(1000, 2)))))
     back, metadata = roundtrip(Xq, format=format)
     assert metadata == {
@@ -394,7 +396,7 @@ def test_quality_out_of_range_is_refused(quality):
 # ---- what the modules refuse
 
 
-FORWARD_AND_BACK = {
+FORWARD_AND_BACK: dict[str, Callable[..., Any]] = {
     "TF.inverse_transform": norbert.TF(n_fft=8).inverse_transform,
     "BandwidthLimiter.downsample": norbert.BandwidthLimiter().downsample,
     "BandwidthLimiter.upsample": norbert.BandwidthLimiter().upsample,
@@ -703,7 +705,7 @@ def test_limiter_takes_n_fft_from_the_shape_where_nothing_is_remembered():
 
 def test_limiter_takes_its_own_rate_and_n_fft_first():
     Xc = norbert.TF(rate=8000, n_fft=256).transform(tones(1000, 1))
-    bw = norbert.BandwidthLimiter(1000, rate=np.int64(16000), n_fft=np.int64(256))
+    bw = norbert.BandwidthLimiter(1000, rate=np.int64(16000), n_fft=np.int64(256))  # type: ignore[arg-type]
     Xl = bw.downsample(Xc)
     assert Xl.shape[1] == 1 + 16
     assert json.loads(json.dumps(Xl.steps[-1])) == {

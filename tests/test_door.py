@@ -61,7 +61,7 @@ def listed():
 
 def test_the_stub_lists_the_public_names():
     assert set(listed()) == FUNCTIONS | CLASSES | MODULES | {"__version__"}
-    assert set(norbert_store.__all__) == set(listed())
+    assert set(norbert_store.__all__) == set(listed())  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS | CLASSES))
@@ -133,9 +133,9 @@ def test_unknown_options_of_methods_are_named_as_well():
     store = MemoryStore()
     with norbert_store.create(store, targets=["a"], rate=8000, channels=1) as writer:
         with pytest.raises(TypeError, match=r"^Writer.add\(\) has no option 'lables'; did you mean 'labels'\?$"):
-            writer.add("x", {"a": [0.0] * 100}, lables={})
+            writer.add("x", {"a": [0.0] * 100}, lables={})  # type: ignore[call-arg]
         with pytest.raises(TypeError, match=r"^Writer.add_magnitudes\(\) has no option 'zzz'$"):
-            writer.add_magnitudes("x", {"a": [[[0.0]]]}, zzz=1)
+            writer.add_magnitudes("x", {"a": [[[0.0]]]}, zzz=1)  # type: ignore[call-arg]
     assert len(norbert_store.open(store)) == 0
 
 

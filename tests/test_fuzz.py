@@ -81,7 +81,7 @@ def test_rows_of_hostile_jpegs_are_refused_or_right():
 
 def test_hostile_jpegs_take_little_memory(tmp_path):
     """In a process of their own, in which memory can be told; and the command says so."""
-    command = [sys.executable, BENCHMARKS / "fuzz.py", "--hostile", "--only", "Coder"]
+    command = [sys.executable, str(BENCHMARKS / "fuzz.py"), "--hostile", "--only", "Coder"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("Coder"))

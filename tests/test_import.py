@@ -48,7 +48,7 @@ def test_names_are_loaded_when_they_are_used():
     assert "matplotlib" not in loaded
 
 
-@pytest.mark.parametrize("name", norbert_store.__all__)
+@pytest.mark.parametrize("name", norbert_store.__all__)  # type: ignore[attr-defined]
 def test_every_public_name_is_there(name):
     assert getattr(norbert_store, name) is getattr(norbert_store, name)
     assert name in dir(norbert_store)
@@ -58,15 +58,15 @@ def test_every_public_name_is_there(name):
 def test_a_star_import_gives_the_public_names():
     names = {}
     exec("from norbert_store import *", names)
-    assert set(names) - {"__builtins__"} == set(norbert_store.__all__)
+    assert set(names) - {"__builtins__"} == set(norbert_store.__all__)  # type: ignore[attr-defined]
     assert names["open"] is norbert_store.open
 
 
 def test_an_unknown_attribute_is_an_error():
     with pytest.raises(AttributeError, match="norbert_store attribute nonsense"):
-        _ = norbert_store.nonsense
+        _ = norbert_store.nonsense  # type: ignore[attr-defined]
     with pytest.raises(ImportError, match="cannot import name 'nonsense'"):
-        from norbert_store import nonsense  # noqa: F401
+        from norbert_store import nonsense  # type: ignore[attr-defined]  # noqa: F401
 
 
 def test_all_names_can_be_loaded_at_once():

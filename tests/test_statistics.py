@@ -188,7 +188,7 @@ def test_tracks_that_are_added_are_counted(copied, small_copy, music):
     before = copied.statistics()
     stems = music(9000, 9)
     with norbert_store.append(small_copy) as writer:
-        labels = {"genre": "Pop", "year": 2020, "live": False}
+        labels: dict[str, str | int] = {"genre": "Pop", "year": 2020, "live": False}
         writer.add("new", stems, labels=labels)
     grown = norbert_store.open(small_copy)
     check(grown.statistics(), grown)

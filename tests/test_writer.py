@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -326,7 +327,7 @@ def test_commit_happens_by_itself(create, music, monkeypatch):
 
 
 def test_programs_that_know_no_consolidated_metadata_read_the_closed_store(small):
-    group = zarr.open_group(small.path, mode="r", use_consolidated=False)
+    group: Any = zarr.open_group(small.path, mode="r", use_consolidated=False)
     assert np.array_equal(group["magnitude"][...], small.db.to_xarray().magnitude, equal_nan=True)
     assert list(group["track/name"][:]) == list(small.audio)
 
@@ -896,4 +897,4 @@ def test_one_array_instead_of_stems_is_refused(tmp_path):
         with pytest.raises(AudioError, match=r"expected stems by target, such as \{'mixture': audio\}; found ndarray"):
             writer.add("bad", np.zeros((1000, 1)))
         with pytest.raises(AudioError, match="expected stems by target"):
-            writer.add("bad", "mixture.wav")
+            writer.add("bad", "mixture.wav")  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_tracks_that_share_shards_are_whole(bundled, mel, ready):
 def test_a_shard_that_is_read_in_several_runs(tmp_path):
     """More than four megabytes in one file."""
     transform = norbert_store.ReadyBins("noise", RATE, 100, np.arange(1, 513))
-    options = {"targets": ["noise"], "transform": transform, "channels": 1, "quality": 100, "effort": 0}
+    options: dict[str, Any] = {"targets": ["noise"], "transform": transform, "channels": 1, "quality": 100, "effort": 0}
     with norbert_store.create(tmp_path / "x.zarr", **options) as writer:
         noise = np.random.default_rng(0).uniform(0, 1, (1, 12_000, 512)).astype(np.float32)
         writer.add_magnitudes("noise", {"noise": noise})

@@ -31,7 +31,7 @@ def test_it_is_the_two_codecs_and_what_they_need():
         "compressors": (),
         "fill_value": 0,
     }
-    how = encoding([np.int64(32), 48], quality=90, curve="log", range_decibel=60.0, reference=2.0)
+    how = encoding([np.int64(32), 48], quality=90, curve="log", range_decibel=60.0, reference=2.0)  # type: ignore[list-item]
     assert how["chunks"] == (32, 48)
     assert how["filters"] == (ZarrQuantize("log", range_decibel=60.0, reference=2.0),)
     assert how["serializer"] == ZarrJpeg(90)
@@ -86,4 +86,4 @@ def test_what_cannot_be_written_is_refused_before(chunk_shape, options, message)
 
 def test_a_chunk_shape_that_is_one_number_is_a_type_error():
     with pytest.raises(TypeError, match="expected the shape of a chunk, such as .* found 256"):
-        encoding(256)
+        encoding(256)  # type: ignore[arg-type]

@@ -11,7 +11,9 @@ import sysconfig
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import click
 import numpy as np
 import pytest
 import soundfile
@@ -254,7 +256,7 @@ def test_errors_name_options_as_they_are_typed(fails, here):
 )
 def test_arguments_in_texts_of_errors_become_options(text, expected):
     named = ("mixture", "n-fft", "hop", "skip-broken", "resume")
-    options = [cli.click.Option([f"--{name}"], is_flag=name in ("skip-broken", "resume")) for name in named]
+    options = [click.Option([f"--{name}"], is_flag=name in ("skip-broken", "resume")) for name in named]
     assert cli.with_options(text, options) == (expected or text.replace("won't hop=2", "won't --hop 2"))
     assert cli.with_options(text, []) == text
 
@@ -322,7 +324,12 @@ def hostile(tmp_path, monkeypatch):
     with norbert_store.create(
         "[x].zarr", targets=[HOSTILE, "vocals"], rate=8000, channels=1, title=HOSTILE, license=HOSTILE
     ) as writer:
-        row = {"split": HOSTILE, "source": HOSTILE, "metadata": {HOSTILE: HOSTILE}, "labels": {"genre": HOSTILE}}
+        row: dict[str, Any] = {
+            "split": HOSTILE,
+            "source": HOSTILE,
+            "metadata": {HOSTILE: HOSTILE},
+            "labels": {"genre": HOSTILE},
+        }
         writer.add("Don't " + HOSTILE, {"vocals": audio}, **row)
         for i in range(30):
             writer.add(f"{i} {HOSTILE}", {HOSTILE: audio})

@@ -71,9 +71,9 @@ def test_same_on_every_machine(track):
 
 
 def test_leaves_the_global_generator_alone():
-    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    state = np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002
     compose(0, seconds=0.1, rate=8000)
-    assert np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002
+    assert np.array_equal(state, np.random.get_state(legacy=False)["state"]["key"])  # noqa: NPY002
 
 
 def test_every_track_is_different():

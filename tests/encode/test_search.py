@@ -98,7 +98,7 @@ def test_efforts_out_of_range_are_refused(effort):
 
 
 def test_effort_is_taken_as_a_plain_int():
-    assert type(check_effort(np.int64(2))) is int
+    assert type(check_effort(np.int64(2))) is int  # type: ignore[arg-type]
 
 
 def test_more_effort_takes_fewer_bytes(coded):

@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from norbert_store.errors import MagnitudeError, WorkerError
 
 RATE = 8000
 TARGETS = ("mixture", "vocals")
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "transform": norbert_store.TF(rate=RATE, n_fft=256),
     "bandwidth": 3500,
     "chunk_frames": 16,

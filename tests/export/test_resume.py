@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ from norbert_store.errors import (
 RATE = 8000
 TARGETS = ("mixture", "vocals")
 LENGTHS = (4000, 500, 9000, 1000, 2600, 7000, 300)
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "transform": norbert_store.TF(rate=RATE, n_fft=256),
     "bandwidth": 3500,
     "chunk_frames": 16,
@@ -521,7 +522,7 @@ def killed_at(step, function):
             replace(source, target)
 
         try:
-            os.replace = die_in_turn
+            os.replace = die_in_turn  # type: ignore[assignment]
             function()
         finally:
             os._exit(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import soundfile
@@ -14,7 +16,7 @@ from norbert_store._export.run import export, export_folder, export_musdb
 from norbert_store.errors import SourceError, StoreExistsError, TableError
 
 RATE = 8000
-OPTIONS = {"transform": norbert_store.TF(rate=RATE, n_fft=256), "effort": 0}
+OPTIONS: dict[str, Any] = {"transform": norbert_store.TF(rate=RATE, n_fft=256), "effort": 0}
 TABLE = [
     {"name": "a", "full": "mixes/a.wav", "sung": "sung/a.wav", "split": "train", "genre": "Rock", "year": 1969},
     {"name": "b", "full": "mixes/b.wav", "sung": None, "split": "test", "genre": None, "year": 2001},
@@ -103,10 +105,10 @@ def test_files_that_are_broken_can_be_skipped(root, tmp_path):
 
 def test_everything_after_the_first_two_arguments_is_named(root, tmp_path):
     with pytest.raises(TypeError, match="positional"):
-        export(TABLE, tmp_path / "x.zarr", TARGETS)
+        export(TABLE, tmp_path / "x.zarr", TARGETS)  # type: ignore[call-arg]
     for function in (export_folder, export_musdb):
         with pytest.raises(TypeError, match="positional"):
-            function(root, tmp_path / "x.zarr", 2)
+            function(root, tmp_path / "x.zarr", 2)  # type: ignore[call-arg]
 
 
 # ---- what is told in the end

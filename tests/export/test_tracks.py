@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_a_transform_can_be_made_for_the_rate_of_the_first_track(tmp_path):
         write_good_tracks(tmp_path),
         tmp_path / "x.zarr",
         targets=TARGETS,
-        transform=lambda rate: norbert_store.TF(rate=rate, n_fft=512),
+        transform=lambda rate: norbert_store.TF(rate=rate, n_fft=512),  # type: ignore[arg-type]
     )
     assert summary.open().transform.stft.config == norbert_store.TF(rate=RATE, n_fft=512).config
 
@@ -204,7 +205,7 @@ def test_progress_is_told_before_each_track_and_at_the_end(tmp_path, broken):
 @pytest.mark.parametrize("kind", ["folder", "memory"])
 def test_sizes_of_the_summary(tmp_path, kind):
     tracks = [write_track(tmp_path / "audio", "whole"), write_track(tmp_path / "audio", "part", ["vocals"])]
-    store = zarr.storage.MemoryStore() if kind == "memory" else tmp_path / "x.zarr"
+    store: Any = zarr.storage.MemoryStore() if kind == "memory" else tmp_path / "x.zarr"
     summary = export_tracks(tracks, store, targets=TARGETS, transform=TRANSFORM)
     arrays = [
         track.magnitude.sel(target=target).values
@@ -322,7 +323,7 @@ def test_a_bug_is_no_broken_track(tmp_path, monkeypatch, error):
         with pytest.raises(error, match="operands could not be broadcast"):
             export_tracks(tracks, tmp_path / "x.zarr", targets=TARGETS, skip_broken=True, effort=0, transform=TRANSFORM)
     assert verify(tmp_path / "x.zarr")
-    options = {"targets": TARGETS, "resume": True, "effort": 0, "transform": TRANSFORM}
+    options: dict[str, Any] = {"targets": TARGETS, "resume": True, "effort": 0, "transform": TRANSFORM}
     assert export_tracks(tracks, tmp_path / "x.zarr", **options).written == 2
 
 

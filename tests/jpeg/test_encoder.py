@@ -60,13 +60,13 @@ def test_bad_quality_is_refused(quality):
 
 def test_quality_becomes_a_float():
     assert type(check_quality(80)) is float
-    assert type(check_quality(np.float32(80))) is float
+    assert type(check_quality(np.float32(80))) is float  # type: ignore[arg-type]
 
 
 def test_the_table_stands_in_the_file_rows_first():
     table = np.arange(1, 65, dtype=np.uint8).reshape(8, 8)
     with Image.open(io.BytesIO(encode(noise(16, 16), table))) as image:
-        assert image.quantization == {0: table.ravel().tolist()}
+        assert image.quantization == {0: table.ravel().tolist()}  # type: ignore[attr-defined]
 
 
 def test_the_file_is_a_grey_jfif_that_pillow_opens():

@@ -30,7 +30,7 @@ def noise(rows, columns, seed=0):
 def table_in(data):
     """The quantisation table of a file."""
     with Image.open(io.BytesIO(data)) as image:
-        return np.array(image.quantization[0], np.uint8).reshape(8, 8)
+        return np.array(image.quantization[0], np.uint8).reshape(8, 8)  # type: ignore[attr-defined]
 
 
 def images():

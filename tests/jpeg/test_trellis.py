@@ -72,7 +72,7 @@ def best_of_all(coefficients, quantised, table, price, lengths):
     for block, ratio in zip(exact.reshape(-1, 64), (coefficients / steps_of(table)).reshape(-1, 64), strict=True):
         # least cost, in bits, if this coefficient is the last that isn't zero; its multiple, and the one before it
         best = {0: (0.0, 0, 0)}
-        for place in np.flatnonzero(np.rint(ratio[1:])) + 1:
+        for place in map(int, np.flatnonzero(np.rint(ratio[1:])) + 1):
             size = abs(ratio[place])
             best[place] = min(
                 (cost + lengths.bits[value.bit_length(), place - before - 1] - gain, value, before)
@@ -171,7 +171,7 @@ def test_weights_of_blocks_and_of_coefficients():
     for shape in [(8, 12, 1), (8, 12, 64), (1, 1, 64), (12, 1)]:
         weight = np.ones(shape, np.float32)
         assert np.array_equal(quantise(coefficients, TABLE, weight, 60.0, lengths), uniform)
-    weight = np.ones((8, 12, 1))
+    weight = np.ones((8, 12, 1), np.float32)
     weight[:, 6:] = 1e6
     half = quantise(coefficients, TABLE, weight, 60.0, lengths)
     assert np.array_equal(half[:, 6:, 1:], cosine.quantise(coefficients, TABLE)[:, 6:, 1:])

@@ -545,7 +545,7 @@ def test_another_shard_of_the_same_size_is_noticed(tmp_path, options, write):
     with norbert_store.create(path, **options(targets=["one"], transform=transform, channels=1)) as writer:
         for level in (100, 101):
             writer.add_magnitudes(
-                str(level), {"one": np.full((1, 16, 30), writer.document.layout.curve.expand(level / 255))}
+                str(level), {"one": np.full((1, 16, 30), writer.document.layout.curve.expand(np.array(level / 255)))}
             )
     db = norbert_store.open(path)
     assert abs(db[0].levels - 100).max() == 0

@@ -133,6 +133,7 @@ def test_mel_bandwidth_beyond_half_the_rate_is_half_the_rate():
 
 def test_mel_passes_its_parameters_on():
     bands = stored_transform(Mel(20, 8000, 512, 128, "hamming", centred=False, lowest=50.0, scale="htk"), 3000.0)
+    assert isinstance(bands, MelBands)
     assert bands.stft == Stft(8000, 512, 128, "hamming", centred=False)
     assert (bands.name, bands.n_mels, bands.lowest, bands.bandwidth, bands.scale) == ("mel", 20, 50.0, 3000.0, "htk")
 
@@ -192,8 +193,8 @@ TRANSFORMS = [
     LinearBins(Stft(), 16000),
     LinearBins(Stft(8000, 512, 100, "hamming", centred=False), 3000.5),
     MelBands(Stft(16000, 1024), 40, 20.0, 7000.0, "htk"),
-    stored_transform(Mel(np.int64(40), np.int64(16000), np.int64(1024))),
-    ReadyBins("cqt", np.int64(22050), np.int64(512), [32.7, 65.4], {"bins_per_octave": 1}),
+    stored_transform(Mel(np.int64(40), np.int64(16000), np.int64(1024))),  # type: ignore[arg-type]
+    ReadyBins("cqt", np.int64(22050), np.int64(512), [32.7, 65.4], {"bins_per_octave": 1}),  # type: ignore[arg-type]
 ]
 
 

@@ -132,7 +132,7 @@ def test_golden_configurations_give_the_tables_they_always_did(name):
 
 
 def test_config_of_numpy_numbers_is_plain_json():
-    curve = PowerCurve(np.float32(2.0), np.float64(0.5))
+    curve = PowerCurve(np.float32(2.0), np.float64(0.5))  # type: ignore[arg-type]
     assert json.loads(json.dumps(curve.config)) == {"curve": "power", "reference": 2.0, "exponent": 0.5}
 
 

@@ -101,7 +101,7 @@ def test_appending_nothing_changes_nothing(small_copy):
 def test_appending_to_stores_of_released_versions(golden, tmp_path):
     path = shutil.copytree(golden, tmp_path / "x.zarr")
     expected = norbert_store.open(golden)
-    labels = {"genre": "Jazz", "year": 1959, "live": False, "label": "new"}
+    labels: dict[str, str | int] = {"genre": "Jazz", "year": 1959, "live": False, "label": "new"}
     with norbert_store.append(path, bundle_tracks=2) as writer:
         writer.add("new", {"vocals": noise(0, 900)}, split="test", labels=labels)
         writer.add("another", {"mixture": noise(1)}, labels={"year": 0, "live": True})
@@ -250,7 +250,7 @@ def test_tables_of_several_blocks_are_the_same_however_they_grow(options, parts,
     writer = norbert_store.create(store, **options(targets=["mixture"], channels=1))
     for i, count in enumerate(parts):
         for number in range(len(expected), len(expected) + count):
-            labels = {"number": number, **({"late": f"from {number}"} if number >= late else {})}
+            labels: dict[str, str | int] = {"number": number, **({"late": f"from {number}"} if number >= late else {})}
             writer.add(f"track {number}", {"mixture": np.zeros((1, 1))}, metadata={"n": number}, labels=labels)
             expected.append(labels)
         if i % 2:
