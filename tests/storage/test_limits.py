@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 from zarr.storage import LocalStore, MemoryStore, WrapperStore, ZipStore
@@ -30,11 +31,12 @@ def storage(request, tmp_path):
     """A place that has "five" and "a/ten", of so many bytes."""
     folder = tmp_path / "place"
     kind = request.param
-    location = {
+    others: dict[str, Any] = {
         "memory": MemoryStore(),
         "url": f"memory://{tmp_path.name}/place",
         "wrapped": WrapperStore(LocalStore(folder)),
-    }.get(kind, folder)
+    }
+    location = others.get(kind, folder)
     written = Storage(location, read_only=False)
     written.set("five", b"01234")
     written.set("a/ten", b"0123456789")

@@ -13,6 +13,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 import pytest
@@ -393,7 +394,7 @@ class Process:
 
     def __init__(self, name, place, options, environment, stale_seconds):
         command = [sys.executable, "-c", WRITER, name, place, repr(options), str(stale_seconds)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.popen = subprocess.Popen(command, env={**os.environ, **environment}, **pipes)
 
     def answer(self, what=None):

@@ -94,7 +94,7 @@ def test_what_is_no_location(location):
 
 def test_array_of_zarr_is_no_location():
     with pytest.raises(TypeError, match="got Array"):
-        Storage(zarr.create_array({}, shape=(1,), dtype="int8"))
+        Storage(zarr.create_array({}, shape=(1,), dtype="int8"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", [str, Path, LocalStore, lambda path: StorePath(LocalStore(path))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from itertools import count
+from typing import Any
 
 import obstore.store
 import pytest
@@ -32,14 +33,15 @@ def located(kind, path, front, **options):
 def location(request, tmp_path):
     if request.param in S3_KINDS:
         return located(request.param, f"tags/{next(_numbers)}", request.getfixturevalue("front"))
-    return {
+    others: dict[str, Any] = {
         "memory": MemoryStore,
         "memory url": lambda: f"memory://{tmp_path.name}/place",
         "wrapped": lambda: WrapperStore(LocalStore(tmp_path)),
         "obstore memory": lambda: ObjectStore(obstore.store.MemoryStore()),
         "obstore local": lambda: ObjectStore(obstore.store.LocalStore(tmp_path)),
         "path in memory": lambda: StorePath(MemoryStore(), "a/b"),
-    }[request.param]()
+    }
+    return others[request.param]()
 
 
 @pytest.fixture
@@ -130,7 +132,8 @@ def place(request, front):
 
 def at_once(writers):
     """Call functions from threads, all at the same time; return what they return or raise."""
-    barrier, found = threading.Barrier(len(writers)), [None] * len(writers)
+    barrier = threading.Barrier(len(writers))
+    found: list[Any] = [None] * len(writers)
 
     def call(i):
         barrier.wait()

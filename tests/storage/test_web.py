@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from contextlib import nullcontext
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -19,7 +20,7 @@ from norbert_store.errors import StorageError, StoreNotFoundError
 from tests.servers import always, http_server, proxy
 
 DATA = np.random.default_rng(0).bytes(300_000)
-SERVERS = {
+SERVERS: dict[str, dict[str, Any]] = {
     "ranges": {},
     "whole": {"ranges": False},
     "whole, no lengths": {"ranges": False, "lengths": False},
@@ -219,7 +220,11 @@ def zipped(tmp_path_factory):
     """A store, and the folder of a .zip file of it, packed with its own folder and without compression."""
     root = tmp_path_factory.mktemp("zipped")
     audio = {"mixture": np.random.default_rng(0).uniform(-0.5, 0.5, (9000, 1))}
-    options = {"targets": ["mixture"], "channels": 1, "transform": norbert_store.TF(rate=8000, n_fft=256)}
+    options: dict[str, Any] = {
+        "targets": ["mixture"],
+        "channels": 1,
+        "transform": norbert_store.TF(rate=8000, n_fft=256),
+    }
     with norbert_store.create(root / "x.zarr", **options, chunk_frames=16) as writer:
         for name in ("one", "two", "three"):
             writer.add(name, audio)
