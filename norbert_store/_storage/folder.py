@@ -21,9 +21,6 @@ _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _SHORT_BYTES = 2**20
 _FAR_BYTES = 2**40
 
-FileState = tuple[int, int, int, int]
-"""Which file it is, its size, and when it was written and changed."""
-
 
 class LocalKeys:
     """The files below a folder.
@@ -39,11 +36,6 @@ class LocalKeys:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
         """Read a key from ``start`` (from its end, if negative) on; None where there is no such key."""
-        found = self.get_with_state(key, start, length)
-        return None if found is None else found[0]
-
-    def get_with_state(self, key: str, start: int, length: int | None = None) -> tuple[bytes, FileState] | None:
-        """Read a range, and tell the state of the file that it is of."""
         path = f"{self._root}{key}"
         try:
             descriptor = os.open(path, _READ)
@@ -53,21 +45,13 @@ class LocalKeys:
                     size = os.fstat(descriptor).st_size
                     start = max(0, size + start) if start < 0 else min(start, size)
                     length = size - start if length is None else min(length, size - start)
-                data = _read(descriptor, start, length)
-                return data, _state(os.fstat(descriptor))  # afterwards, so that a write in between is noticed
+                return _read(descriptor, start, length)
             finally:
                 os.close(descriptor)
         except _NOT_THERE:
             return None
         except OSError as error:
             raise StorageError(f"{path} can't be read: {reason(error)}") from error
-
-    def state(self, key: str) -> FileState | None:
-        """Tell what changes when a file is written or replaced; None where there is none."""
-        try:
-            return _state(os.stat(f"{self._root}{key}"))
-        except OSError:
-            return None
 
     def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
         """Read ranges (key, start, length)."""
@@ -141,10 +125,6 @@ def _read(descriptor: int, start: int, length: int) -> bytes:
     while piece := os.read(descriptor, length - sum(map(len, pieces))):
         pieces.append(piece)
     return b"".join(pieces)
-
-
-def _state(status: os.stat_result) -> FileState:
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _make_folders(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore, ZipStore
 
 from norbert_store._lazy import lazy
-from norbert_store._storage.folder import PARTIAL_SUFFIX, FileState, LocalKeys
+from norbert_store._storage.folder import PARTIAL_SUFFIX, LocalKeys
 from norbert_store._storage.remote import ATTEMPTS, ZarrKeys, is_forked, keep, open_url, reopened
 from norbert_store.errors import FormatError, StoreNotFoundError
 
@@ -138,10 +138,6 @@ class Storage:
     def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
         """Read ranges (key, start, length) of any keys, many at a time; a negative start counts from the end."""
         return self._keys.get_ranges(ranges)
-
-    def state(self, key: str) -> FileState | None:
-        """Tell what changes when a file is written or replaced; None where there is none, or this is no folder."""
-        return None if self.local is None else self.local.state(key)
 
     def get_suffix(self, key: str, length: int) -> bytes | None:
         """Last bytes of a key; all of them where it is shorter."""

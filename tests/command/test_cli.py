@@ -33,6 +33,7 @@ COMMANDS = {
     "export folder": ["ROOT OUT", "--reference", "--title", "--license", "--citation", "--skip-broken"],
     "info": ["STORE [TRACK]"],
     "verify": ["STORE", "status is 1", "--no-decode", "--workers"],
+    "digest": ["STORE", "--strong", "SHA-256"],
     "repair": ["STORE", "status is 1", "--audio-root", "--drop"],
     "plot": ["STORE TRACK", "-o, --out"],
     "to-audio": ["STORE TRACK", "--target", "--mixture", "-o, --out"],
@@ -90,6 +91,11 @@ def script():
     path = shutil.which("norbert-store", path=sysconfig.get_path("scripts"))
     assert path is not None
     return path
+
+
+def whole(store):
+    """What `verify` prints of a store that is whole."""
+    return f"{store} is whole\ndigest {norbert_store.open(store).digest()}\n"
 
 
 def damage(path):
@@ -351,7 +357,7 @@ def test_markup_in_names_is_printed_as_it_is(run, hostile):
 
 
 def test_markup_in_names_is_kept_by_the_other_commands(run, fails, hostile):
-    assert run("verify", hostile) == (0, "[x].zarr is whole\n", "")
+    assert run("verify", hostile) == (0, whole(hostile), "")
     assert run("plot", hostile, "1", "-o", "[b]:star:.png") == (0, "wrote [b]:star:.png\n", "")
     assert f"has no track {HOSTILE!r}" in fails("plot", hostile, HOSTILE, "-o", "x.png")
     assert f"it has {HOSTILE!r}, 'vocals'" in fails("to-audio", hostile, "0", "--target", "[b]", "-o", "x.wav")
@@ -370,7 +376,7 @@ def test_a_narrow_terminal_folds_names_but_cuts_nothing_off(run, here, monkeypat
 
 
 def test_verify_of_a_whole_store(run, here):
-    assert run("verify", "x.zarr") == (0, "x.zarr is whole\n", "")
+    assert run("verify", "x.zarr") == (0, whole("x.zarr"), "")
 
 
 def test_verify_prints_a_line_for_each_fault(run, here):
@@ -400,7 +406,7 @@ def test_repair_says_what_it_mended(run, here):
     (here / "x.zarr" / "target" / "c" / "0").unlink()
     assert run("repair", "x.zarr") == (0, "mended target/c/0\nmended magnitude/c/4/0/0/0\nx.zarr is whole\n", "")
     assert run("repair", "x.zarr") == (0, "x.zarr is whole\n", "")
-    assert run("verify", "x.zarr") == (0, "x.zarr is whole\n", "")
+    assert run("verify", "x.zarr") == (0, whole("x.zarr"), "")
 
 
 def test_repair_says_what_it_cannot_mend_and_drops_it_if_told_so(run, here):
@@ -498,7 +504,7 @@ def test_the_installed_command(here):
         return done.returncode, done.stdout, done.stderr
 
     assert call("--version") == (0, f"norbert_store {norbert_store.__version__}\n", "")
-    assert call("verify", "x.zarr") == (0, "x.zarr is whole\n", "")
+    assert call("verify", "x.zarr") == (0, whole("x.zarr"), "")
     status, out, err = call("export", "folder", "musdb", "new.zarr")
     assert (status, err) == (0, "")
     assert out.startswith("15 tracks, ")

@@ -331,13 +331,13 @@ def test_finished_store_is_not_changed(good, path, whole, skip_broken):
 
 def test_a_resume_with_nothing_to_do_reads_the_document_twice_and_each_column_once(good, path, monkeypatch):
     export_tracks(good, path, targets=TARGETS, **OPTIONS)
-    get, read = LocalKeys.get_with_state, Counter()
+    get, read = LocalKeys.get, Counter()
 
     def counted(self, key, *arguments):
         read[key] += 1
         return get(self, key, *arguments)
 
-    monkeypatch.setattr(LocalKeys, "get_with_state", counted)
+    monkeypatch.setattr(LocalKeys, "get", counted)
     export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)
     assert read["zarr.json"] == 2
     assert {key: count for key, count in read.items() if key.startswith("track/")} == dict.fromkeys(
