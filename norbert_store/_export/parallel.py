@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from typing import Any, TypeVar
@@ -42,7 +43,13 @@ class _Processes(ProcessPoolExecutor):
     def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
         """Start a process if need be: with interrupts blocked, as it inherits, until it can ignore them."""
         with _environment(_ONE_THREAD), _interrupts_blocked():
-            return self._remember(super().submit(*arguments, **options))
+            try:
+                return self._remember(super().submit(*arguments, **options))
+            except OSError as error:
+                # a worker died while another one was being started: its pipes are closed by then
+                if self._broken:
+                    raise BrokenProcessPool("a worker died while another one was started") from error
+                raise
 
     def _remember(self, call: Future[Any]) -> Future[Any]:
         self._calls.add(call)
