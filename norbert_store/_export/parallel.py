@@ -46,10 +46,8 @@ class _Processes(ProcessPoolExecutor):
             try:
                 return self._remember(super().submit(*arguments, **options))
             except OSError as error:
-                # a worker died while another one was being started: its pipes are closed by then
-                if self._broken:
-                    raise BrokenProcessPool("a worker died while another one was started") from error
-                raise
+                # as where a worker dies while another one is being started: the pipes that it was to get are closed
+                raise BrokenProcessPool(f"a worker couldn't be started: {error}") from error
 
     def _remember(self, call: Future[Any]) -> Future[Any]:
         self._calls.add(call)
