@@ -118,7 +118,7 @@ def check_left_over(store: Path, reference: Path) -> str:
     """See that what a kill has left opens, verifies and is right as far as it goes."""
     if not (store / "zarr.json").exists():
         return "nothing"
-    faults = verify(store)
+    faults = verify(store).faults
     assert not faults, f"{len(faults)} faults, {faults[0]}"
     found, whole = rows(store), rows(reference)
     assert found == whole[: len(found)], "committed rows differ"
@@ -193,7 +193,7 @@ def everything_by_zarr(store: Path) -> list[Any]:
 def noticed(store: Path, expected: list[Any], by_zarr: list[Any]) -> str:
     """Tell how damage shows: "noticed by ...", "without effect" or "WRONG"."""
     try:
-        if verify(store):
+        if not verify(store):
             by = "verify"
             with suppress(NorbertStoreError):
                 # what verify names must still not be read as something else
@@ -297,7 +297,7 @@ def s3(trials: int, seed: int, folder: Path) -> Iterator[Outcome]:
             try:
                 with way.breaking(at_random(0.05, seed + trial, ("500", "503", "cut", "refuse"))):
                     summary = norbert_store.export_musdb(folder / "music", store)
-                    faults = verify(store)
+                    faults = verify(store).faults
                     found = everything(store)
             except NorbertStoreError as error:
                 yield f"a clear error, {backend}", f"{backend}: {error}"
