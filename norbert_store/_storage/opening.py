@@ -26,6 +26,9 @@ _NEEDED = {
     "s3": "s3:// needs s3fs: pip install 'norbert_store[s3]'",
 }
 
+# told by its module, which nobody has to import for that
+_HTTP_MODULE = "fsspec.implementations.http"
+
 _S3FS_OPTIONS = {
     "key": "access_key_id",
     "secret": "secret_access_key",
@@ -62,7 +65,7 @@ def keys_in_store(store: Store, name: str, path: str = "") -> RemoteKeys:
     """Give the keys of a ready store of zarr's, which tries again as it was told to."""
     if isinstance(store, FsspecStore):
         keep(store.fs)
-        if "https" in store.fs.protocol:
+        if any(kind.__module__ == _HTTP_MODULE for kind in type(store.fs).__mro__):
             from norbert_store._storage.web import WebKeys
 
             return WebKeys(_below(store.path, path), name, 1, store.fs)

@@ -154,9 +154,12 @@ class _S3Tags(Tags):
             found = await self._ask("get_object", key)
         except FileNotFoundError:
             return None
-        async with found["Body"] as body:
-            data = await body.read() if most is None else await body.read(most + 1)
-        return data, found["ETag"]
+        # entered, a body is something else in each release of aiobotocore
+        body = found["Body"]
+        try:
+            return await _read_body(body, most), found["ETag"]
+        finally:
+            body.close()
 
     async def _write_new(self, key: str, data: bytes) -> None:
         await self._put(key, data, IfNoneMatch="*")
@@ -201,6 +204,18 @@ def tags_of(store: Store) -> Tags:
     if isinstance(store, FsspecStore) and "s3" in store.fs.protocol:
         return _S3Tags(store)
     return _ComparedTags(store)
+
+
+async def _read_body(body: Any, most: int | None) -> bytes:
+    """Read a body; of what is more than ``most`` bytes, one byte more. A single call gives what has come so far."""
+    if most is None:
+        return await body.read()
+    pieces: list[bytes] = []
+    left = most + 1
+    while left and (piece := await body.read(left)):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
 
 
 def _digest(data: bytes) -> str:

@@ -241,6 +241,14 @@ def test_zip(folder, local, tmp_path):
     assert verify(path)
 
 
+def test_zip_on_object_storage(folder, local, tmp_path, front):
+    path = Path(shutil.make_archive(tmp_path / "store", "zip", folder.parent, folder.name))
+    Storage(f"s3://{BUCKET}/zips", read_only=False).set("a store.zip", path.read_bytes())
+    found = norbert_store.open(f"s3://{BUCKET}/zips/a store.zip")
+    assert found.names == local.names
+    assert_same_values(found, local)
+
+
 # ---- requests
 
 

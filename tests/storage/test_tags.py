@@ -6,6 +6,7 @@ import threading
 from itertools import count
 from typing import Any
 
+import numpy as np
 import obstore.store
 import pytest
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, StorePath, WrapperStore
@@ -101,6 +102,15 @@ def test_limit_holds_with_tags(storage):
     assert storage.get_with_tag("key", most=5)[0] == b"01234"
     with pytest.raises(DamagedError, match="key: the file has more than 4 bytes; expected at most 4"):
         storage.get_with_tag("key", most=4)
+
+
+def test_what_comes_in_pieces_is_read_whole(storage):
+    data = np.random.default_rng(0).bytes(5_000_000)
+    storage.set("key", data)
+    for most in (None, len(data), 2 * len(data)):
+        assert storage.get_with_tag("key", most)[0] == data
+    with pytest.raises(DamagedError, match=f"key: the file has more than {len(data) - 1} bytes"):
+        storage.get_with_tag("key", len(data) - 1)
 
 
 def test_tag_is_needed(storage):
