@@ -120,8 +120,9 @@ def local(folder) -> norbert_store.Store:
 @pytest.fixture(scope="module")
 def path(front, musdb) -> str:
     """The data set, exported to S3, to be read only."""
-    norbert_store.export_musdb(musdb, locate("url", "exported.zarr", front), **OPTIONS)
-    return "exported.zarr"
+    place = f"{next(_numbers)}/exported.zarr"  # a new one each time that this is asked for anew
+    norbert_store.export_musdb(musdb, locate("url", place, front), **OPTIONS)
+    return place
 
 
 @pytest.fixture(params=KINDS)
