@@ -108,7 +108,7 @@ def test_everything_after_the_first_two_arguments_is_named(root, tmp_path):
         export(TABLE, tmp_path / "x.zarr", TARGETS)  # type: ignore[call-arg]
     for function in (export_folder, export_musdb):
         with pytest.raises(TypeError, match="positional"):
-            function(root, tmp_path / "x.zarr", 2)  # type: ignore[call-arg]
+            function(root, tmp_path / "x.zarr", 2)  # type: ignore[call-arg, arg-type]
 
 
 # ---- what is told in the end
