@@ -51,7 +51,7 @@ def assert_same(batches, excerpts, indices):
     [
         ("no workers", {}),
         ("fork", {}),
-        ("fork", {"values": "levels", "independent": True}),
+        ("fork", {"values": "levels", "remix": True}),
         ("spawn", {"values": np.sqrt}),
     ],
 )

@@ -48,7 +48,7 @@ from norbert_store._format.layout import Layout
 from norbert_store._jpeg import cosine, trellis
 from norbert_store._jpeg.encoder import DEFAULT_QUALITY, encode, quantisation_table, table_of_step
 from norbert_store._jpeg.entropy import CodeLengths, encode_coefficients
-from norbert_store._jpeg.stream import BLOCK
+from norbert_store._jpeg.layout import BLOCK
 from norbert_store._lazy import lazy
 from norbert_store._spectra.bins import LinearBins, StoredTransform
 from norbert_store._spectra.levels import HIGHEST, Curve, table, to_levels

@@ -17,7 +17,7 @@ import google_crc32c
 from norbert_store._format.arrays import array_document, group_document, json_bytes, regular_grid
 from norbert_store._format.layout import MAGNITUDE, Layout
 from norbert_store._format.table import BASE_COLUMNS, BASE_NAMES, TRACK_GROUP, Column
-from norbert_store._jpeg.stream import BLOCK, LARGEST_SIDE
+from norbert_store._jpeg.layout import BLOCK, LARGEST_SIDE
 from norbert_store._spectra.levels import curve_from_config
 from norbert_store._version import __version__
 from norbert_store.errors import FormatError

@@ -25,7 +25,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._jpeg.stream import BLOCK
+from norbert_store._jpeg.layout import BLOCK
 from norbert_store.errors import DamagedError
 
 CHECKSUM_BYTES = 4

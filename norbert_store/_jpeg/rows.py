@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._jpeg import stream
-from norbert_store._jpeg.layout import BLOCK, Layout, blocks_along
-from norbert_store._jpeg.layout import Segments as Segments
+from norbert_store._jpeg.layout import BLOCK, Layout, Segments, blocks_along
 
 
 class RowDecoder:

@@ -8,8 +8,6 @@ import numpy as np
 from imagecodecs import Jpeg8Error, jpeg8_decode
 from numpy.typing import NDArray
 
-from norbert_store._jpeg.layout import BLOCK as BLOCK
-from norbert_store._jpeg.layout import LARGEST_SIDE as LARGEST_SIDE
 from norbert_store._jpeg.layout import Header, check_markers, read_header
 from norbert_store.errors import JpegError
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from norbert_store._format.arrays import zarr_array
 from norbert_store._format.layout import MAGNITUDE, ChunkAt
-from norbert_store._jpeg.rows import RowDecoder, Segments
+from norbert_store._jpeg.layout import Segments
+from norbert_store._jpeg.rows import RowDecoder
 from norbert_store._lazy import lazy
 from norbert_store._read.chunks import BATCH_BYTES, Chunks, EncodedChunk
 from norbert_store._read.snapshot import Snapshot

@@ -12,7 +12,7 @@ from norbert_store._format.document import Document
 from norbert_store._format.layout import ROWS, SHARD_CHUNKS, Layout
 from norbert_store._format.table import check_text
 from norbert_store._jpeg.encoder import DEFAULT_EFFORT, DEFAULT_QUALITY, check_effort, check_quality
-from norbert_store._jpeg.stream import BLOCK, LARGEST_SIDE
+from norbert_store._jpeg.layout import BLOCK, LARGEST_SIDE
 from norbert_store._spectra.bins import (
     DEFAULT_BANDWIDTH,
     Mel,
