@@ -26,16 +26,9 @@ from zarr.storage import MemoryStore
 
 import norbert_store
 from norbert_store._chain import FORMATS, Coder
-from norbert_store._format.document import ATTRIBUTE, CHECKSUM, ROOT_KEY, Document
-from norbert_store._format.shard import (
-    ShardIndex,
-    index_bytes,
-    pack,
-    read_tail,
-    tail_bytes,
-    with_checksum,
-    without_checksum,
-)
+from norbert_store._format.arrays import block_key, encode_block
+from norbert_store._format.document import ATTRIBUTE, CHECKSUM, EXTENT, EXTENT_PARTS, ROOT_KEY, Document, checksum
+from norbert_store._format.shard import ShardIndex, index_bytes, pack, with_checksum, without_checksum
 from norbert_store._jpeg import stream
 from norbert_store._jpeg.encoder import encode, quantisation_table
 from norbert_store._jpeg.layout import Layout, read_header
@@ -241,35 +234,24 @@ def run_configurations(data: bytes) -> None:
 
 
 def indexes() -> list[bytes]:
-    """Tails of shards, with two bytes in front: what to do about checksums, and which shard is looked for."""
+    """Indexes of shards, with a byte in front: whether their checksum is made right."""
     chunks = {(channel, chunk): with_checksum(bytes(20 + chunk)) for channel in range(CHANNELS) for chunk in range(2)}
-    shard = pack(chunks, CHANNELS, CHUNKS, 1, 1)
-    tail = shard[-tail_bytes(CHANNELS, CHUNKS) :]
+    index = pack(chunks, CHANNELS, CHUNKS)[0][-index_bytes(CHANNELS, CHUNKS) :]
     entries = [(0, 2**64 - 2), (2**63, 2**63), (2**64 - 1, 2**64 - 1), (2**64 - 2, 3), (0, 0), (5, 2**63 - 1)]
-    hostile = np.array(entries, "<u8").tobytes()
-    return [
-        *(bytes((how, 1)) + tail for how in range(4)),
-        *(bytes((how, 1)) + tail[: -len(hostile) - 4] + hostile + bytes(4) for how in (1, 3)),
-    ]
+    hostile = np.array(entries, "<u8").tobytes() + bytes(4)
+    return [bytes((how,)) + data for how in range(2) for data in (index, hostile)]
 
 
 def run_index(data: bytes) -> None:
-    """Read the tail of a shard, with its checksums made right, or as they are."""
-    how, place, tail = *(data[:2] + bytes(2))[:2], data[2:]
-    record = max(0, len(tail) - index_bytes(CHANNELS, CHUNKS))
-    if how & 1:
-        tail = tail[:record] + with_checksum(tail[record:-4])
-    if how & 2:
-        tail = with_checksum(tail[: max(record - 4, 0)]) + tail[record:]
+    """Read the index of a shard, with its checksum made right, or as it is."""
+    index = with_checksum(data[1:-4]) if data[:1] == b"\1" else data[1:]
     for shard_bytes in (None, 200):
         with refusing(DamagedError):
-            index = read_tail(tail, CHANNELS, CHUNKS, place, place)
-            if shard_bytes is not None:
-                index = ShardIndex.parse(tail[-index_bytes(CHANNELS, CHUNKS) :], CHANNELS, CHUNKS, shard_bytes)
-            expect(index.entries.shape == (CHANNELS, CHUNKS, 2), f"an index of {index.entries.shape}")
+            found = ShardIndex.parse(index, CHANNELS, CHUNKS, shard_bytes)
+            expect(found.entries.shape == (CHANNELS, CHUNKS, 2), f"an index of {found.entries.shape}")
             for channel in range(CHANNELS):
                 for chunk in range(CHUNKS):
-                    offset, length = index.place(channel, chunk) or (0, 0)
+                    offset, length = found.place(channel, chunk) or (0, 0)
                     end = 2**63 if shard_bytes is None else shard_bytes - index_bytes(CHANNELS, CHUNKS)
                     expect(0 <= offset <= offset + length <= end, f"a chunk of {length} bytes at {offset}")
 
@@ -292,51 +274,76 @@ def stores() -> tuple[dict[str, bytes], ...]:
     return tuple(made)
 
 
-def without_document_checksum(data: bytes) -> bytes:
-    """The document as others write it, who give it none."""
-    document = json.loads(data)
-    document["attributes"][ATTRIBUTE].pop(CHECKSUM, None)
-    return json.dumps(document).encode()
+def texts() -> list[bytes]:
+    """What the documents say."""
+    return [json.loads(store[ROOT_KEY])["attributes"][ATTRIBUTE].encode() for store in stores()]
 
 
 def documents() -> list[bytes]:
-    """Documents with and without checksum."""
-    whole = [store[ROOT_KEY] for store in stores()]
-    return [*whole, *map(without_document_checksum, whole)]
+    """What the documents say, and the roots that hold them."""
+    return [*texts(), *(store[ROOT_KEY] for store in stores())]
+
+
+def root_of(text: bytes) -> bytes:
+    """The root of a store whose document says something, with a right checksum."""
+    said = text.decode(errors="replace")
+    return json.dumps({"attributes": {ATTRIBUTE: said, CHECKSUM: checksum(said)}}).encode()
 
 
 def run_document(data: bytes) -> None:
-    """Read a document; what it gives must be enough to open a store, and be written again."""
-    with refusing(FormatError):
-        document = Document.from_json(data, "the store")
-        # what others wrote can hold what is read, but isn't written: NaN, or half a surrogate pair
-        with suppress(ValueError):
+    """Read a root, or what a document says; what it gives must be enough to open a store, and be written again."""
+    for root in (data, root_of(data)):
+        with refusing(FormatError):
+            document = Document.from_json(root, "the store")
             again = Document.from_json(document.to_json(), "the store")
             expect(again.arrays() == document.arrays(), "other arrays when written again")
-        expect(table(document.layout.curve).shape == (256,), "a table of another shape")
-        expect(document.layout.chunk_frames % 8 == 0 < document.layout.shard_chunks, f"{document.layout}")
-        expect(tail_bytes(len(document.channels), document.layout.shard_chunks) > 0, "no tail")
-        transform_from_config(document.transform, np.arange(1.0, 9))
+            expect(again.attributes == document.attributes, "another document when written again")
+            expect(table(document.layout.curve).shape == (256,), "a table of another shape")
+            expect(document.layout.chunk_frames % 8 == 0 < document.layout.shard_chunks, f"{document.layout}")
+            transform_from_config(document.transform, np.arange(1.0, 9))
+
+
+PARTS = ("document", "chunk", "extents", "index", "column", "block")
 
 
 def run_store(data: bytes) -> None:
-    """Open and read a store in which one file is other bytes, with right checksums.
+    """Open and read a store in which one thing is other bytes, and every checksum right.
 
-    The first byte tells which: the document, a chunk within a shard, a shard's index, or a column of the table.
+    The first byte tells which of `PARTS`.
     """
-    which, content = data[0] % 4 if data else 0, data[1:]
+    which, content = PARTS[data[0] % len(PARTS)] if data else PARTS[0], data[1:]
     keys = dict(stores()[1])
-    if which == 0:
-        keys[ROOT_KEY] = content
-    elif which == 1:
-        chunks = {(channel, chunk): with_checksum(content) for channel in range(CHANNELS) for chunk in range(2)}
-        keys[SHARD] = pack(chunks, CHANNELS, CHUNKS)
-    elif which == 2:
-        keys[SHARD] = keys[SHARD][: -index_bytes(CHANNELS, CHUNKS)] + with_checksum(content)
+    if which == "document":
+        keys[ROOT_KEY] = root_of(content)
+    elif which == "chunk":
+        keys = with_chunks({(channel, chunk): content for channel in range(CHANNELS) for chunk in range(2)})
+    elif which == "extents":
+        values = np.frombuffer(content[: len(content) // 4 * 4], "<u4")
+        keys = with_block(keys, EXTENT, (0, 0, 0, 0), np.resize(values, (1, EXTENT_PARTS, CHANNELS, 2)))
+    elif which == "index":
+        # where chunks aren't at their places, the index is asked
+        keys[SHARD] = b"x" + keys[SHARD][: -index_bytes(CHANNELS, CHUNKS)] + with_checksum(content)
+    elif which == "column":
+        start, frames = np.resize(np.frombuffer(content[: len(content) // 8 * 8], "<i8"), 2)
+        keys = with_block(keys, "track/start", (0,), np.array([start]))
+        keys = with_block(keys, "track/frames", (0,), np.array([frames]))
     else:
         keys["track/frames/c/0"] = with_checksum(content)
     with suppress(NorbertStoreError):
         read_all(keys)
+
+
+def with_block(keys: Mapping[str, bytes], path: str, block: tuple[int, ...], values: np.ndarray) -> dict[str, bytes]:
+    """A store with other values in a block of a small array, and the checksum of them."""
+    document = Document.from_json(keys[ROOT_KEY], "the store").with_blocks({(path, block): values})
+    data = encode_block(document.arrays()[path], values)
+    return {**keys, block_key(path, block): data, ROOT_KEY: document.to_json()}
+
+
+def with_chunks(chunks: Mapping[tuple[int, int], bytes]) -> dict[str, bytes]:
+    """A store with other chunks (channel, chunk) in its shard, and their extents."""
+    data, extents = pack({at: with_checksum(jpeg) for at, jpeg in chunks.items()}, CHANNELS, CHUNKS)
+    return with_block({**stores()[1], SHARD: data}, EXTENT, (0, 0, 0, 0), extents[np.newaxis, ..., :2])
 
 
 def read_all(keys: Mapping[str, bytes]) -> None:
@@ -347,8 +354,7 @@ def read_all(keys: Mapping[str, bytes]) -> None:
         targets, channels, frames, bins = len(track.present), CHANNELS, track.frames, len(track.levels.frequency)
         if frames * bins > _LARGEST_LEVELS:
             return
-        with refusing(ValueError):  # a store with other codecs has no levels
-            expect(track.levels.values.shape == (targets, channels, frames, bins), "levels of another shape")
+        expect(track.levels.values.shape == (targets, channels, frames, bins), "levels of another shape")
         expect(track.magnitude.values.dtype == np.float32, "magnitudes of another dtype")
         track.jpeg("mixture", 0, 0)
 
@@ -363,13 +369,15 @@ def store_inputs() -> list[bytes]:
     """Parts of a store, each behind a byte that tells which."""
     keys = stores()[1]
     index = keys[SHARD][-index_bytes(CHANNELS, CHUNKS) : -4]
-    frames = without_checksum(keys["track/frames/c/0"])
+    document = Document.from_json(keys[ROOT_KEY], "the store")
+    extents = document.check_block(EXTENT, (0, 0, 0, 0), keys[block_key(EXTENT, (0, 0, 0, 0))])
     parts = [
-        *((0, data) for data in documents()),
+        *((0, data) for data in texts()),
         *((1, data) for data in small_jpegs()),
-        (2, index),
-        *((2, tail[26:-4]) for tail in indexes()[-1:]),
-        (3, frames),
+        (2, extents.tobytes()),
+        *((3, data) for data in (index, *(tail[1:-4] for tail in indexes()[-1:]))),
+        (4, np.array([0, SHAPE[0] + 5]).tobytes()),
+        (5, without_checksum(keys["track/frames/c/0"])),
     ]
     return [bytes((which,)) + data for which, data in parts]
 
@@ -444,11 +452,7 @@ def levels_by_zarr(data: bytes) -> np.ndarray:
 
 def store_of(data: bytes) -> MemoryStore:
     """A store with this JPEG in place of its first chunk."""
-    keys = dict(stores()[1])
-    good = with_checksum(JPEG)
-    chunks = {(0, 0): with_checksum(data), (0, 1): good, (1, 0): good, (1, 1): good}
-    keys[SHARD] = pack(chunks, CHANNELS, CHUNKS)
-    return memory_store(keys)
+    return memory_store(with_chunks({(0, 0): data, (0, 1): JPEG, (1, 0): JPEG, (1, 1): JPEG}))
 
 
 READERS: dict[str, Callable[[bytes], np.ndarray]] = {

@@ -31,7 +31,7 @@ from norbert_store._command.demo_music import write_musdb
 from norbert_store._export.tracks import export_tracks
 from norbert_store._format.document import ROOT_KEY, Document
 from norbert_store._format.layout import shard_key
-from norbert_store._format.shard import CHECKSUM_BYTES, ShardIndex, read_tail, tail_bytes
+from norbert_store._format.shard import CHECKSUM_BYTES, ShardIndex, index_bytes
 from norbert_store._jpeg.layout import BLOCK, Layout
 from norbert_store._sources.files import AudioInfo
 from norbert_store._sources.musdb import musdb_tracks
@@ -308,9 +308,9 @@ def limit(data: Data, gives: str = "magnitude") -> Contestant:
     def open_shard(target: int, shard: int) -> tuple[int, ShardIndex]:
         if (target, shard) not in shards:
             file = os.open(data.store / shard_key(target, shard), os.O_RDONLY)
-            size = tail_bytes(channels, layout.shard_chunks)
-            tail = os.pread(file, size, os.fstat(file).st_size - size)
-            shards[target, shard] = file, read_tail(tail, channels, layout.shard_chunks, target, shard)
+            size = index_bytes(channels, layout.shard_chunks)
+            index = os.pread(file, size, os.fstat(file).st_size - size)
+            shards[target, shard] = file, ShardIndex.parse(index, channels, layout.shard_chunks)
         return shards[target, shard]
 
     def read_chunk(target: int, chunk: int, out: Array, scratch: Array) -> None:

@@ -17,7 +17,6 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
-from norbert_store._format.layout import MAGNITUDE
 from norbert_store._read.frames import Wanted
 from norbert_store._read.selection import Selection
 from norbert_store._read.threads import for_each
@@ -84,10 +83,9 @@ def _cache(selection: Selection) -> Path | None:
 
 
 def _state(selection: Selection) -> str:
-    """What changes when tracks are added, or shards made again: their sizes, and when they were written."""
-    storage = selection.snapshot.storage
-    shards = [(key, (storage.state(key) or ())[1:3]) for key in storage.list(f"{MAGNITUDE}/c")]
-    what = selection.document.checksum, selection.rows.tolist(), shards
+    """What changes when other tracks, or other chunks of them, are there: their checksums in the document."""
+    document = selection.document
+    what = document.id, sorted(document.sums.items()), selection.rows.tolist()
     return hashlib.sha256(repr(what).encode()).hexdigest()
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -158,8 +157,7 @@ class Writer:
         self._committer = committer
         self._bundle_tracks = bundle_tracks
         self._rows: list[Row] = []  # of the open bundle
-        layout = committer.document.layout
-        self._bundle = self._new_bundle(layout.chunks(committer.document.frames))
+        self._bundle = self._new_bundle(committer.document.chunks)
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -305,7 +303,7 @@ class Writer:
 
     def _finish_track(self, row: Row, columns: tuple[Column, ...], place: Place) -> None:
         self._committer.expect(row, columns)
-        self._rows.append({**row, **asdict(place)})
+        self._rows.append({**row, **place.row})
         if len(self._rows) >= self._bundle_tracks:
             self._finish_bundle()
 
@@ -317,10 +315,11 @@ class Writer:
 
     def _finish_bundle(self) -> None:
         if self._rows:
-            self._bundle.finish()
+            finished = self._bundle
+            finished.finish()
             rows, self._rows = self._rows, []
-            self._bundle = self._new_bundle(self._bundle.next_chunk)
-            self._committer.add(rows)
+            self._bundle = self._new_bundle(finished.next_chunk)
+            self._committer.add(rows, finished.first_chunk, finished.extents)
 
     # ---- commits
 

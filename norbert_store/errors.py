@@ -18,6 +18,8 @@ Each is also one of Python's own, so that ordinary ``except`` clauses work::
     |   a place, a file or a process                                        OSError
     |-- StoreExistsError      where a new store was to be written           (FileExistsError)
     |-- StoreNotFoundError    where a store was to be opened                (FileNotFoundError)
+    |-- StoreReplacedError    another store is there now; open it again
+    |-- StoreChangedError     tracks have moved since it was opened; open it again
     |-- StoreInUseError       somebody else is writing there
     |-- StorageError          the place can't be read or written
     |-- SourceError           audio, or a data set, isn't where it was looked for
@@ -67,6 +69,14 @@ class StoreExistsError(NorbertStoreError, FileExistsError):
 
 class StoreNotFoundError(NorbertStoreError, FileNotFoundError):
     """There is no store where one was to be opened."""
+
+
+class StoreReplacedError(NorbertStoreError, OSError):
+    """Another store has come to where one is open; opened again, that one is read."""
+
+
+class StoreChangedError(NorbertStoreError, OSError):
+    """Tracks of a store have moved since it was opened; opened again, they are where they should be."""
 
 
 class StoreInUseError(NorbertStoreError, OSError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 from collections import Counter
@@ -13,10 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import soundfile
-import zarr
 from hypothesis import HealthCheck, settings
 from PIL import Image
-from zarr.codecs import ZstdCodec
 
 import norbert_store
 from norbert_store import TF
@@ -138,29 +135,6 @@ def small_copy(small, tmp_path) -> Path:
     return shutil.copytree(small.path, tmp_path / "copy.zarr")
 
 
-@pytest.fixture
-def other_codecs(small, small_copy) -> Path:
-    """The small store, its magnitudes written by zarr with its own codecs."""
-    values = small.db.to_xarray().magnitude.values
-    shutil.rmtree(small_copy / "magnitude")
-    array = zarr.create_array(
-        small_copy / "magnitude",
-        shape=values.shape,
-        dtype="float32",
-        chunks=(1, 1, 16, 113),
-        shards=(1, 2, 64, 113),
-        compressors=ZstdCodec(level=1),
-        fill_value=np.nan,
-        dimension_names=("target", "channel", "frame", "frequency"),
-    )
-    array[:] = values
-    root = json.loads((small_copy / "zarr.json").read_bytes())
-    metadata = json.loads((small_copy / "magnitude/zarr.json").read_bytes())
-    root["consolidated_metadata"]["metadata"]["magnitude"] = metadata
-    (small_copy / "zarr.json").write_text(json.dumps(root))
-    return small_copy
-
-
 @pytest.fixture(scope="session")
 def bundled(tmp_path_factory) -> Made:
     """Two bundles, of 3 tracks and of 2, that share shards and cross their borders."""
@@ -263,11 +237,11 @@ def shards():
 def local_reads(monkeypatch) -> Counter[str]:
     """How often each key of a folder was read, from now on."""
     seen: Counter[str] = Counter()
-    read = LocalKeys.get_with_state
+    read = LocalKeys.get
 
     def counted(self: LocalKeys, key: str, *arguments: Any, **options: Any) -> Any:
         seen[key] += 1
         return read(self, key, *arguments, **options)
 
-    monkeypatch.setattr(LocalKeys, "get_with_state", counted)
+    monkeypatch.setattr(LocalKeys, "get", counted)
     return seen

@@ -11,6 +11,8 @@ import pytest
 from zarr.storage import LocalStore, MemoryStore
 
 import norbert_store
+from norbert_store._format.arrays import encode_block
+from norbert_store._format.document import EXTENT
 from norbert_store.errors import DamagedError, StoreNotFoundError
 
 
@@ -204,24 +206,38 @@ def test_another_store_of_the_same_names_and_lengths_is_counted(copied, small_co
     with norbert_store.create(small_copy, **options()) as writer:
         for track in small.db:
             stems = {target: None if stem is None else stem / 4 for target, stem in small.audio[track.name].items()}
-            labels = {key: value for key, value in track.labels.items() if value == value}
-            writer.add(track.name, stems, split=track.split, labels=labels)
+            writer.add(track.name, stems, split=track.split, labels=track.labels)
     other = norbert_store.open(small_copy)
     check(other.statistics(), other)
     assert not np.allclose(other.statistics()["mean"], before["mean"])
 
 
-def test_shards_that_are_made_again_are_counted_again(copied, small_copy, tmp_path, options, music, shards):
-    copied.statistics()
+def test_shards_of_another_store_are_not_counted(copied, small_copy, tmp_path, options, music, shards):
     with norbert_store.create(tmp_path / "finer.zarr", **options(quality=95)) as writer:
         writer.add("Ann - Long", music(25600, 1))
     for key, data in shards(tmp_path / "finer.zarr").items():
         (small_copy / key).write_bytes(data)
-    check(copied.statistics(), copied)
+    with pytest.raises(DamagedError, match="track 'Ann - Long', target 'mixture'"):
+        copied.statistics()
+    assert cached(copied) == []
 
 
-def test_kept_counts_hide_no_damage(copied, small_copy):
-    copied.statistics()
+def test_a_store_whose_chunks_were_changed_is_counted_again(copied, small_copy):
+    """By a commit that changes nothing else."""
+    before = copied.statistics()
+    spoil(*cached(copied))
+    snapshot = copied._selection.snapshot
+    extents = snapshot.read_blocks([(EXTENT, (0, 0, 0, 0))])[0].copy()
+    extents[:, 2] += 1  # checksums
+    path = small_copy / "zarr.json"
+    path.write_bytes(snapshot.document.next().with_blocks({(EXTENT, (0, 0, 0, 0)): extents}).to_json())
+    (small_copy / EXTENT / "c/0/0/0/0").write_bytes(encode_block(snapshot.arrays[EXTENT], extents))
+    with pytest.raises(DamagedError, match="track 'Ann - Long', target 'mixture'"):
+        norbert_store.open(small_copy).statistics()
+    assert (copied.statistics().frames == 10 * before.frames).all()  # of the state that it has open
+
+
+def test_chunks_that_are_lost_are_missed_when_they_are_counted(copied, small_copy):
     (small_copy / "magnitude/c/0/0/1/0").unlink()
     with pytest.raises(DamagedError, match="track 'Ann - Long', target 'mixture', channel 'left', packed chunk 4"):
         copied.statistics()

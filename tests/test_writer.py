@@ -19,7 +19,7 @@ import norbert_store
 from norbert_store import TF, LogCurve, Mel, PowerCurve, ReadyBins
 from norbert_store._check.verify import verify
 from norbert_store._format.document import Document
-from norbert_store._format.shard import ShardIndex, index_bytes, tail_bytes
+from norbert_store._format.shard import ShardIndex, index_bytes
 from norbert_store.errors import (
     AudioError,
     MagnitudeError,
@@ -214,7 +214,7 @@ def test_silence_is_stored_once_and_every_chunk_of_it_is_there(create, shards):
         assert {index.place(channel, chunk) for channel in range(2) for chunk in range(used, 4)} <= {None}
         places |= there
     ((_, length),) = places
-    assert {len(shard) for shard in found.values()} == {length + tail_bytes(2, 4)}
+    assert {len(shard) for shard in found.values()} == {length + index_bytes(2, 4)}
     assert (norbert_store.open(writer.folder)[0].magnitude.sel(target="mixture") == 0).all()
 
 
@@ -224,7 +224,29 @@ def test_equal_channels_are_stored_once(options, shards, audio):
     two = written(options, shards, {"mixture": np.repeat(left, 2, axis=1)})
     assert one.keys() == two.keys()
     for key in one:
-        assert len(two[key]) - tail_bytes(2, 4) == len(one[key]) - tail_bytes(1, 4)
+        assert len(two[key]) - index_bytes(2, 4) == len(one[key]) - index_bytes(1, 4)
+
+
+def test_equal_chunks_are_shared_within_one_track_and_target_only(create, shards):
+    silence = np.zeros((6000, 2))
+    with create(bundle_tracks=2, shard_chunks=16) as writer:
+        for name in ("one", "two"):
+            writer.add(name, {"mixture": silence, "vocals": silence})
+    one, two = norbert_store.open(writer.folder)
+    assert (one.frames, one.start, two.start) == (48, 0, 48)
+    places = []
+    for target, (key, shard) in enumerate(shards(writer.folder).items()):
+        assert key == f"magnitude/c/{target}/0/0/0"
+        index = index_of(shard, chunks=16)
+        of_one, of_two = (
+            {index.place(channel, chunk) for channel in range(2) for chunk in range(first, first + 3)}
+            for first in (0, 3)
+        )
+        assert len(of_one) == len(of_two) == 1
+        assert of_one.isdisjoint(of_two)
+        places.append(of_one)
+    assert places[0] == places[1]  # each in its own file
+    assert verify(writer.folder)
 
 
 @pytest.mark.parametrize("samples", [1, 2, 127, 128, 129, 2047, 2048, 2049])
@@ -655,16 +677,15 @@ def test_audio_for_magnitudes_that_are_computed_elsewhere_is_refused():
         ({"labels": {"year": 1969.5}}, "'year' was int64 before, now found 1969.5"),
         ({"labels": {"year": True}}, "'year' was int64 before, now found True"),
         ({"labels": {"year": 2**64}}, "'year' takes whole numbers of 64 bits"),
-        ({"labels": {"genre": "Rock"}}, "'year' is missing"),
-        ({"labels": {"year": 1, "new": 1}}, "'new' is new, and int64 has nothing to stand for 'not known'"),
-        ({"labels": {"year": 1, "name": "x"}}, "'name' is taken"),
-        ({"labels": {"year": 1, "target": "x"}}, "'target' is taken"),
-        ({"labels": {"year": 1, "zarr.json": "x"}}, "'zarr.json' is taken"),
-        ({"labels": {"year": 1, "a/b": "x"}}, "'a/b' must be made of"),
-        ({"labels": {"year": 1, "../x": "x"}}, "must be made of"),
-        ({"labels": {"year": 1, 5: "x"}}, "the label 5 must be made of"),
-        ({"labels": {"year": None}}, "'year' is missing"),
-        ({"labels": {"year": 1, "mood": [1]}}, r"'mood' must be a str, bool, int or float, found \[1\]"),
+        ({"labels": {"year": 1, "name": "x"}}, "a track's name is no label; give it as name="),
+        ({"labels": {"year": 1, "split": "x"}}, "a track's split is no label; give it as split="),
+        ({"labels": {"year": 1, "_start": 5}}, "must not be empty or begin with '_', found '_start'"),
+        ({"labels": {"year": 1, "": "x"}}, "must not be empty or begin with '_', found ''"),
+        ({"labels": {"year": 1, 5: "x"}}, "a label's name must be a str, found 5"),
+        ({"labels": {"year": 1, "mood": [1]}}, r"'mood' must be text, a truth value, a number or a list of texts; .*1"),
+        ({"labels": {"year": 1, "mood": {"a": "b"}}}, "'mood' must be text, a truth value, a number or a list of text"),
+        ({"labels": {"year": 1, "genre": ["Rock"]}}, r"'genre' was string before, now found \['Rock'\]"),
+        ({"labels": {"year": 1, "mood": ["\ud800"]}}, "'mood' .*UTF-8"),
         ({"source": 3}, "the source of 'bad' must be a str, found 3"),
         ({"labels": {"year": 1, "mood": "\ud800"}}, "'mood' .*UTF-8"),
         ({"labels": ["year"]}, "labels must be a mapping"),
@@ -711,12 +732,13 @@ NAMES = [
 def test_any_text_is_a_name_and_touches_nothing_else(create, tmp_path):
     with create(targets=["mixture"], bundle_tracks=10) as writer:
         for i, name in enumerate(NAMES):
-            writer.add(name, {"mixture": NOISE[: 100 + i]}, split=name, source=name, labels={"same": name})
+            writer.add(name, {"mixture": NOISE[: 100 + i]}, split=name, source=name, labels={"same": name, name: i})
     db = norbert_store.open(writer.folder)
     assert db.names == NAMES
-    assert list(db.tracks.split.values) == list(db.tracks.source.values) == list(db.tracks.same.values) == NAMES
+    assert list(db.tracks.split.values) == list(db.tracks._source.values) == list(db.tracks.same.values) == NAMES
     for i, name in enumerate(NAMES):
         assert db[name].samples == 100 + i
+        assert db[name].labels[name] == i
         assert not np.isnan(db[name].magnitude).any()
         assert name in db
         assert len(norbert_store.open(writer.folder, split=name)) == 1
@@ -737,9 +759,40 @@ def test_new_labels_reach_back_to_the_first_row_of_a_long_table(create, monkeypa
     assert db.tracks.number.values.tolist() == list(range(11))
     assert db.tracks.late.values.tolist() == [""] * 9 + ["from 9", "from 10"]
     assert np.array_equal(db.tracks.float, [np.nan] * 9 + [4.5, 5.0], equal_nan=True)
-    assert db["track 3"].labels["late"] == ""
-    table = xarray.open_zarr(writer.folder, group="track")
-    assert table.late.values.tolist() == db.tracks.late.values.tolist()
+    assert db["track 3"].labels == {"number": 3, "late": None, "float": None}
+    table = xarray.open_zarr(writer.folder, group="label")
+    assert table["1"].values.tolist() == db.tracks.late.values.tolist()
+
+
+GAPS: dict[str, Any] = {
+    "text": ["a", None, None, "", "ü"],
+    "list": [["a", "b"], None, [], ["", "x"], None],
+    "number": [2**62, None, -1, 0, 7],
+    "fraction": [0.5, 1, None, float("inf"), -0.0],
+    "truth": [None, True, False, None, True],
+}
+
+
+@pytest.mark.parametrize("again", [(), (1,), (1, 2, 3, 4)])
+def test_labels_have_gaps_of_every_type(create, again):
+    """Also at the beginning, and if the store was closed in between."""
+    writer = create(targets=["mixture"])
+    for i in range(5):
+        if i in again:
+            writer.close()
+            writer = norbert_store.append(writer.folder)
+        labels = {label: values[i] for label, values in GAPS.items()}
+        writer.add(str(i), {"mixture": NOISE[:100]}, labels=labels)
+    writer.close()
+    db = norbert_store.open(writer.folder)
+    for i in range(5):
+        # an empty text is one that isn't known
+        assert db[i].labels == {label: None if values[i] == "" else values[i] for label, values in GAPS.items()}
+    assert db.tracks.number.values.tolist() == GAPS["number"]
+    assert db.tracks.truth.values.tolist() == GAPS["truth"]
+    assert db.tracks.list.values.tolist() == GAPS["list"]
+    assert np.array_equal(db.tracks.fraction, [0.5, 1, np.nan, np.inf, 0], equal_nan=True)
+    assert verify(writer.folder)
 
 
 def test_closed_writers_take_no_more_tracks(create, music, reads_right):

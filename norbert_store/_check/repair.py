@@ -1,23 +1,18 @@
-"""What is damaged, made again: chunks from the audio that they were made of, everything else from the root's document.
+"""What is damaged, made again: chunks from the audio that they were made of, everything else from what tells it.
 
 Chunks that are whole are carried over as they are, and the others are encoded again, so that an unchanged source gives
-back the same shard, byte for byte. Tracks that can't be made again may be dropped.
-
-All states of a store share the chunks that rows of the track table lie in, so dropping a row moves others under
-readers that have the store open: repair wants the store to itself, and takes the writer's lock. Before a row moves, all
-that will be written is put aside in one file, and rows that move are taken out of the root's document, which tells
-readers to open the store again. So whoever opens it, at any moment, sees rows that belong together, and a repair that
-was cut off is brought to its end by the next one.
+back the same shard, byte for byte; then nothing else changes. Where an encoder of another version gives other bytes,
+shard and extents are changed together. Tracks that can't be made again may be dropped: their rows are taken out, and
+those behind them move, which a reader that has the store open is told. Each change is committed whole or not at all
+(`norbert_store._write.change`).
 """
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,25 +24,27 @@ from zarr.storage import MemoryStore
 
 from norbert_store._check.documents import coordinate_key, documents
 from norbert_store._check.report import Fault, Report
-from norbert_store._check.shards import check_index
-from norbert_store._check.tracks import Rows
-from norbert_store._check.verify import DROP_KEY, faults_of
-from norbert_store._format.arrays import block_key, encode_block, json_bytes
-from norbert_store._format.document import ROOT_KEY, Document
+from norbert_store._check.shards import read_index
+from norbert_store._check.tracks import NOBODY, Rows
+from norbert_store._check.verify import faults_of
+from norbert_store._format.arrays import block_key, blocks_of, encode_block, json_bytes
+from norbert_store._format.document import EXTENT, EXTENT_PARTS, ROOT_KEY, Document
 from norbert_store._format.layout import parse_shard_key, shard_key
 from norbert_store._format.shard import (
+    CHECKSUM_BYTES,
     ChunkPlace,
     ShardIndex,
+    checksum_matches,
+    largest_chunk,
     pack,
-    place_record,
-    tail_bytes,
+    stored_checksum,
     with_checksum,
     without_checksum,
 )
-from norbert_store._format.table import TRACK_GROUP
+from norbert_store._format.table import LABEL_GROUP, TRACK_GROUP
 from norbert_store._jpeg import stream
 from norbert_store._lazy import lazy
-from norbert_store._read.chunks import Chunks
+from norbert_store._read.chunks import Chunks, Extent
 from norbert_store._read.frames import Frames
 from norbert_store._read.snapshot import Snapshot
 from norbert_store._read.track import StoredTrack
@@ -58,6 +55,8 @@ from norbert_store._spectra.bins import LinearBins, MelBands, ReadyBins, StoredT
 from norbert_store._storage.lock import WriterLock
 from norbert_store._storage.storage import Location, Storage
 from norbert_store._write.bundle import Bundle
+from norbert_store._write.change import change, settle
+from norbert_store._write.commit import Blocks, array_documents
 from norbert_store.errors import (
     AudioError,
     DamagedError,
@@ -72,6 +71,7 @@ OnProgress = Callable[[str, int, int], None]
 
 # in levels, root mean square: more is another piece of music, however coarse the tables
 _LARGEST_DIFFERENCE = 32.0
+_TABLE = (f"{TRACK_GROUP}/", f"{LABEL_GROUP}/")
 _EXPORT_AGAIN = "nothing else in the store says what it said; export the data set again"
 
 
@@ -85,8 +85,8 @@ def repair(
 ) -> Report:
     """Make again what `norbert_store.verify` finds missing or damaged.
 
-    Chunks are encoded again from the sources of their tracks, which must be as they were. Nobody else should have the
-    store open meanwhile.
+    Chunks are encoded again from the sources of their tracks, which must be as they were. Who has the store open goes
+    on reading it; after tracks were taken out, `StoreChangedError` may tell them to open it again.
 
     Parameters
     ----------
@@ -111,30 +111,32 @@ def repair(
     StoreInUseError
         If somebody is writing there.
     FormatError
-        If the root's document is damaged, or the store has other codecs.
+        If the root's document is damaged, or the store has features that this version can't write on.
     StorageError
         If the store can't be read or written.
     """
     storage = Storage(location, read_only=False)
     _open(storage)  # so that no lock is left where there is no store
     with _writing(storage) as lock:
-        _finish_drop(storage, lock)
         snapshot = _open(storage)
+        done = _Done(mended=list(snapshot.document.pending))  # of a change that was cut off
+        if settle(storage, snapshot.document).revision != snapshot.document.revision:
+            snapshot = _open(storage)
         workers = os.cpu_count() or 1
         faults = faults_of(snapshot, None, True, workers, _step("checking", progress))
         if not faults:
-            return Report(snapshot.name)
-        done = _Done()
+            return Report(snapshot.name, mended=tuple(done.mended))
         _mend_documents(snapshot, faults, done)
+        if _mend_extents(snapshot, faults, done):
+            faults = faults_of(snapshot, None, True, workers)
         shards = _Shards(snapshot, lock, None if audio_root is None else Path(audio_root))
         numbers = shards.mend(faults, done, _step("mending", progress))
         # rows that can't be read can't be written either
-        if drop and shards.lost and not any(key.startswith(TRACK_GROUP) for key, _ in done.failed):
+        if drop and shards.lost and not any(key.startswith(_TABLE) for key, _ in done.failed):
             numbers |= _drop(shards, done)
         else:
             done.failed += [(shards.title(row), reason) for row, reason in sorted(shards.lost.items())]
-        if done.dropped or ROOT_KEY in done.mended:
-            snapshot = _open(storage)
+        snapshot = _open(storage)
         left = faults_of(snapshot, sorted(numbers), True, workers)
         return Report(snapshot.name, tuple(left), tuple(done.mended), tuple(done.dropped), tuple(done.failed))
 
@@ -157,7 +159,8 @@ def _open(storage: Storage) -> Snapshot:
         snapshot = Snapshot.open(storage)
     except FormatError as error:
         raise FormatError(f"{error}. This can't be repaired: {_EXPORT_AGAIN}") from None
-    snapshot.layout.check_own_codecs(snapshot.name, "can't be repaired")
+    if snapshot.document.writes:
+        raise FormatError(f"{snapshot.name} has features that this version can't write on; upgrade norbert_store")
     return snapshot
 
 
@@ -176,7 +179,7 @@ def _writing(storage: Storage) -> Iterator[WriterLock]:
 def _mend_documents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> None:
     """Write again what the root's document says; tell what it doesn't."""
     storage, written = snapshot.storage, documents(snapshot)
-    coordinates = {coordinate_key(snapshot, path): path for path in ("target", "channel", "frequency")}
+    coordinates = {coordinate_key(path): path for path in ("target", "channel", "frequency")}
     for key, problem in {fault.key: fault.problem for fault in faults if fault.track is None}.items():
         if key == ROOT_KEY:  # all that readers depend on is there, or it couldn't be read
             storage.set(key, snapshot.document.to_json())
@@ -187,8 +190,51 @@ def _mend_documents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) ->
         elif key in coordinates and (values := _coordinate(snapshot.document, coordinates[key])) is not None:
             storage.set(key, encode_block(snapshot.arrays[coordinates[key]], values))
             done.mended.append(key)
-        elif parse_shard_key(key) is None:
+        elif parse_shard_key(key) is None and not key.startswith(EXTENT):
             done.failed.append((key, f"{problem}; {_EXPORT_AGAIN}"))
+
+
+def _mend_extents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> bool:
+    """Make blocks of extents again from the shards' indexes and chunks, if that gives what the document knows."""
+    damaged = {fault.key for fault in faults}
+    lost = [block for block in blocks_of(snapshot.arrays[EXTENT]) if block_key(EXTENT, block) in damaged]
+    if not lost:
+        return False
+    rows = Rows.read(snapshot)
+    for block in lost:
+        key = block_key(EXTENT, block)
+        values = _extents_of_shards(snapshot, rows, block[0], block[-1])
+        data = encode_block(snapshot.arrays[EXTENT], values[np.newaxis])
+        try:
+            snapshot.document.check_block(EXTENT, block, data)
+        except DamagedError:
+            done.failed.append((key, f"the file is damaged, and so are shards that tell the same; {_EXPORT_AGAIN}"))
+        else:
+            snapshot.storage.set(key, data)
+            done.mended.append(key)
+    return True
+
+
+def _extents_of_shards(snapshot: Snapshot, rows: Rows, target: int, block: int) -> NDArray[np.uint32]:
+    """Read off where chunks lie: (parts, channels, chunks) of one block of extents."""
+    layout, channels = snapshot.layout, len(snapshot.document.channels)
+    first = block * layout.positions
+    stop = min(first + layout.positions, snapshot.document.chunks)
+    values = np.zeros((EXTENT_PARTS, channels, stop - first), np.uint32)
+    for begin, end in layout.by_shard(first, stop):
+        data = snapshot.storage.get(shard_key(target, layout.shard_of(begin))) or b""
+        expected = rows.expected(rows.owners(layout.shard_of(begin)), target)
+        with suppress(DamagedError):
+            index = read_index(snapshot, data, len(data))
+            for channel in range(channels):
+                for chunk in range(begin, end):
+                    within = layout.within_shard(chunk)
+                    # a track that was taken out may have left some
+                    place = index.place(channel, within) if expected[within] else None
+                    if place is not None:
+                        checksum = stored_checksum(data[: sum(place)])
+                        values[:, channel, chunk - first] = *place, checksum
+    return values
 
 
 def _coordinate(document: Document, path: str) -> NDArray[Any] | None:
@@ -216,6 +262,8 @@ class _Shard:
         Those that are whole, with their checksums.
     lost : set
         Those that must be there, and aren't whole.
+    holes : dict
+        What keeps the place of chunks that are lost, as long as they are, so that all others lie where they lay.
     """
 
     target: int
@@ -223,6 +271,7 @@ class _Shard:
     owners: NDArray[np.int64]
     chunks: dict[ChunkPlace, bytes] = field(default_factory=dict)
     lost: set[ChunkPlace] = field(default_factory=set)
+    holes: dict[ChunkPlace, bytes] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -248,6 +297,8 @@ class _Shards:
         self.storage = snapshot.storage
         self.lock = lock
         self._root = root
+        self._damaged: set[tuple[int, int]] = set()  # target and number of shards of which something is lost
+        self._image = np.empty((snapshot.layout.chunk_frames, snapshot.layout.bins), np.uint8)
 
     @lazy
     def rows(self) -> Rows:
@@ -288,40 +339,55 @@ class _Shards:
     def _mend_together(self, number: int, targets: Sequence[int]) -> list[str]:
         """Make again the shards of some targets at one position; return the keys of those that are whole then."""
         shards = [self._read(target, number) for target in targets]
-        lost = [len(shard.lost) for shard in shards]
         rows = {int(shard.owners[within]) for shard in shards for _, within in shard.lost}
         for row in sorted(rows - self.lost.keys()):
             try:
                 self._encode(row, [shard for shard in shards if shard.of_row(row, shard.lost)])
             except NorbertStoreError as error:
                 self.lost[row] = str(error).removeprefix(f"{self.title(row)}: ")
-        for shard, before in zip(shards, lost, strict=True):
-            if not shard.lost or len(shard.lost) < before:
+        for shard in shards:
+            if shard.chunks or not shard.lost:
                 self._write(shard)
+        self._damaged |= {(shard.target, shard.number) for shard in shards if shard.lost}
         return [shard.key for shard in shards if not shard.lost]
 
-    def clean(self, number: int) -> None:
-        """Take out of the shards at one position what no track owns."""
-        for target in range(len(self.snapshot.document.targets)):
-            shard = self._read(target, number)
-            if not shard.lost:
-                self._write(shard)
-
-    def _read(self, target: int, number: int) -> _Shard:
-        """Read a shard, and tell what of it is whole."""
-        shard = _Shard(target, number, self.rows.owners(number))
+    def _read(self, target: int, number: int, rows: Rows | None = None) -> _Shard:
+        """Read a shard, and tell what of it is whole; of all tracks, or of those of some rows."""
+        rows = rows or self.rows
+        layout, channels = self.snapshot.layout, len(self.snapshot.document.channels)
+        extents = self._extents(target, number)
+        shard = _Shard(target, number, rows.owners(number))
         data = self._bytes(shard.key)
-        index = self._index(shard, data)
-        image = np.empty((self.snapshot.layout.chunk_frames, self.snapshot.layout.bins), np.uint8)
-        for within in np.flatnonzero(self.rows.expected(shard.owners, target)).tolist():
-            for channel in range(len(self.snapshot.document.channels)):
-                span = None if index is None else index.place(channel, within)
-                chunk = b"" if span is None else data[span[0] : sum(span)]
-                if _is_whole(chunk, image):
-                    shard.chunks[channel, within] = chunk
-                else:
-                    shard.lost.add((channel, within))
+        index = self._index(data)
+        most = largest_chunk(layout.chunk_frames, layout.bins)
+        for within in np.flatnonzero(rows.expected(shard.owners, target)).tolist():
+            for channel in range(channels):
+                place, extent = (channel, within), Extent(shard.key, *extents[:, channel, within].tolist())
+                entry = None if index is None else index.place(*place)
+                chunk = self._whole(data, extent, entry)
+                if chunk is not None:
+                    shard.chunks[place] = chunk
+                    continue
+                shard.lost.add(place)
+                if CHECKSUM_BYTES < extent.length <= most:
+                    shard.holes[place] = _chunk_at(data, extent.offset, extent)
         return shard
+
+    def _extents(self, target: int, number: int) -> NDArray[np.uint32]:
+        """Extents of a shard's chunks, as far as the packed axis goes."""
+        layout = self.snapshot.layout
+        first, end = layout.first_chunk(number), self.snapshot.document.chunks
+        return self.snapshot.extents(target, first, min(layout.first_chunk(number + 1), end))
+
+    def _whole(self, data: bytes, extent: Extent, entry: tuple[int, int] | None) -> bytes | None:
+        """Find a chunk in a shard where its extent says, or where the index does; None if it isn't whole."""
+        offsets = [extent.offset, *([entry[0]] if entry and entry[1] == extent.length else [])]
+        for offset in offsets if extent.length > CHECKSUM_BYTES else ():
+            if offset + extent.length <= len(data):
+                chunk = _chunk_at(data, offset, extent)
+                if checksum_matches(chunk, extent.checksum) and _is_whole(chunk, self._image):
+                    return chunk
+        return None
 
     def _bytes(self, key: str) -> bytes:
         try:
@@ -331,26 +397,65 @@ class _Shards:
                 raise
             return b""  # what a failing disk can't read any more can be written anew
 
-    def _index(self, shard: _Shard, data: bytes) -> ShardIndex | None:
-        layout, channels = self.snapshot.layout, len(self.snapshot.document.channels)
-        tail, record = data[-tail_bytes(channels, layout.shard_chunks) :], place_record(shard.target, shard.number)
-        # records of two places differ in several bytes, so this one is damaged and the shard is where it belongs
-        if sum(found != expected for found, expected in zip(tail, record, strict=False)) == 1:
-            tail = record + tail[len(record) :]
+    def _index(self, data: bytes) -> ShardIndex | None:
         try:
-            return check_index(self.snapshot, shard.target, shard.number, tail, len(data))
+            return read_index(self.snapshot, data, len(data))
         except DamagedError:
             return None
 
     def _write(self, shard: _Shard) -> None:
-        """Write a shard, or delete one that has nothing in it any more; not if that changes nothing."""
-        channels, chunks = len(self.snapshot.document.channels), self.snapshot.layout.shard_chunks
-        if not shard.chunks:
-            self.storage.delete(shard.key)
+        """Write a shard; together with its extents, if they are others then."""
+        known = self._extents(shard.target, shard.number)
+        data, extents = self._packed(shard)
+        if np.array_equal(extents, known):
+            if data != self._bytes(shard.key):
+                self.storage.set(shard.key, data)
             return
-        data = pack(shard.chunks, channels, chunks, shard.target, shard.number)
-        if data != self._bytes(shard.key):
-            self.storage.set(shard.key, data)
+        blocks: Blocks = {}
+        self._put_extents(blocks, shard.target, shard.number, extents)
+        document = self.snapshot.document.next().with_blocks(blocks)
+        self.lock.renew()
+        self.snapshot = self.snapshot.moved_on(
+            change(self.storage, document, {shard.key: data, **_files_of(document, blocks)})
+        )
+
+    def _packed(self, shard: _Shard) -> tuple[bytes, NDArray[np.uint32]]:
+        """Bytes of a shard, and extents of its chunks, as far as the packed axis goes."""
+        layout, channels = self.snapshot.layout, len(self.snapshot.document.channels)
+        held = {**shard.holes, **shard.chunks}
+        data, extents = pack(held, channels, layout.shard_chunks, shard.owners.tolist())
+        return data, extents[..., : self.snapshot.document.chunks - layout.first_chunk(shard.number)]
+
+    def _put_extents(self, blocks: Blocks, target: int, number: int, extents: NDArray[np.uint32]) -> None:
+        """Put the extents of a shard's chunks into the blocks that they lie in."""
+        layout, end = self.snapshot.layout, self.snapshot.document.chunks
+        first = layout.first_chunk(number)
+        stop = first + extents.shape[-1]
+        for block in range(first // layout.positions, (stop - 1) // layout.positions + 1):
+            begin = block * layout.positions
+            at = EXTENT, (target, 0, 0, block)
+            if at not in blocks:
+                blocks[at] = self.snapshot.extents(target, begin, min(begin + layout.positions, end))[np.newaxis].copy()
+            low, high = max(begin, first), min(begin + layout.positions, stop)
+            blocks[at][0, ..., low - begin : high - begin] = extents[..., low - first : high - first]
+
+    def without(self, kept: NDArray[np.int64]) -> tuple[Blocks, dict[str, bytes]]:
+        """What changes when only some rows are kept: extents, and the shards in which chunks of others are damaged."""
+        rows = self.rows.some(kept)
+        blocks: Blocks = {}
+        shards: dict[str, bytes] = {}
+        for number in self.rows.shards(sorted(self.lost)):
+            nobodys = rows.owners(number) == NOBODY
+            for target in range(len(self.snapshot.document.targets)):
+                extents = self._extents(target, number).copy()
+                extents[..., nobodys[: extents.shape[-1]]] = 0
+                if (target, number) in self._damaged:
+                    shard = self._read(target, number, rows)
+                    data, extents = self._packed(shard)
+                    if shard.chunks or self.storage.size(shard.key) is not None:
+                        shards[shard.key] = data
+                self._put_extents(blocks, target, number, extents)
+        return blocks, shards
 
     def _encode(self, row: int, shards: Sequence[_Shard]) -> None:
         """Encode a track again, and put what it has lost into shards at one position.
@@ -401,6 +506,12 @@ class _Encoder(Bundle):
     def put(self, target: str, channel: int, chunk: int, jpeg: bytes) -> None:
         if (target, channel, chunk) in self._wanted:
             self.made[target, channel, chunk] = with_checksum(jpeg)
+
+
+def _chunk_at(data: bytes, offset: int, extent: Extent) -> bytes:
+    """Take a chunk out of a shard; with the checksum that it must have, and zeros for what the file hasn't any more."""
+    size = extent.length - CHECKSUM_BYTES
+    return data[offset : offset + size].ljust(size, b"\0") + extent.checksum.to_bytes(CHECKSUM_BYTES, "little")
 
 
 def _is_whole(chunk: bytes, image: NDArray[np.uint8]) -> bool:
@@ -459,57 +570,29 @@ def _stems(track: StoredTrack, source: Source, targets: Sequence[str]) -> Iterat
 
 
 def _drop(shards: _Shards, done: _Done) -> set[int]:
-    """Take tracks out that can't be made again; return the positions of the shards that they had a part in."""
-    lost = sorted(shards.lost)
-    touched = shards.rows.shards(lost)
-    _put_aside(shards.snapshot, lost, touched)
-    _finish_drop(shards.storage, shards.lock)
-    done.dropped = [(shards.name(row), shards.lost[row]) for row in lost]
-    return set(touched)
-
-
-def _put_aside(snapshot: Snapshot, lost: Sequence[int], shards: Sequence[int]) -> None:
-    """Write down all that changes when rows are dropped."""
-    kept = np.setdiff1d(np.arange(snapshot.document.tracks), lost)
-    document = replace(snapshot.document, tracks=len(kept))
-    chunks = {}
+    """Take the rows of tracks out that can't be made again; return the positions of the shards that they lay in."""
+    lost, snapshot = sorted(shards.lost), shards.snapshot
+    names = [(shards.name(row), shards.lost[row]) for row in lost]
+    layout, kept = snapshot.layout, np.setdiff1d(np.arange(snapshot.document.tracks), lost)
+    document = replace(snapshot.document.next(tracks=len(kept)), edition=snapshot.document.edition + 1)
+    first_block, _ = layout.block_of(lost[0])
+    blocks: Blocks = {}
     for column in document.columns:
-        path = f"{TRACK_GROUP}/{column.name}"
-        metadata, values = document.arrays()[path], snapshot.column(column.name)[kept]
-        for block in range(document.layout.block_of(lost[0])[0], document.layout.blocks(len(kept))):
-            rows = document.layout.block_rows(block, len(kept))
-            data = encode_block(metadata, values[rows.start : rows.stop])
-            chunks[block_key(path, metadata, block)] = base64.b64encode(data).decode()
-    aside = {
-        "document": document.to_json().decode(),
-        "tracks_before": snapshot.document.tracks,
-        "tracks_unmoved": int(lost[0]),
-        "chunks": chunks,
-        "shards": list(shards),
-    }
-    snapshot.storage.set(DROP_KEY, json.dumps(aside).encode())
+        values = snapshot.column(column.path if column.key else column.name)[kept]
+        for block in range(first_block, layout.blocks(len(kept))):
+            rows = layout.block_rows(block, len(kept))
+            blocks[column.path, (block, 0) if column.by_target else (block,)] = values[rows.start : rows.stop]
+    extents, files = shards.without(kept)
+    blocks |= extents
+    document = document.with_blocks(blocks)
+    shards.lock.renew()
+    document = change(shards.storage, document, {**files, **_files_of(document, blocks)})
+    for key, node in array_documents(document).items():
+        shards.storage.set(key, json_bytes(node))
+    done.dropped = names
+    return set(shards.rows.shards(lost))
 
 
-def _finish_drop(storage: Storage, lock: WriterLock) -> None:
-    """Carry out what was put aside, also if that was begun before."""
-    data = storage.get(DROP_KEY)
-    if data is None:
-        return
-    aside = json.loads(data)
-    document = Document.from_json(aside["document"].encode(), storage.name)
-    unmoved = replace(document, tracks=aside["tracks_unmoved"])
-    found = _open(storage).document
-    lock.renew()
-    # otherwise it was carried out, and tracks were added since
-    if found.frames == document.frames and found.tracks in (aside["tracks_before"], unmoved.tracks):
-        storage.set(ROOT_KEY, unmoved.to_json())
-        for key, chunk in aside["chunks"].items():
-            storage.set(key, base64.b64decode(chunk))
-        storage.set(ROOT_KEY, document.to_json())
-    snapshot = _open(storage)
-    for key, metadata in documents(snapshot).items():
-        storage.set(key, json_bytes(metadata))
-    shards = _Shards(snapshot, lock)
-    for number in aside["shards"]:
-        shards.clean(number)
-    storage.delete(DROP_KEY)
+def _files_of(document: Document, blocks: Blocks) -> dict[str, bytes]:
+    """Encode blocks of a document's arrays."""
+    return {block_key(*at): encode_block(document.arrays()[at[0]], values) for at, values in blocks.items()}

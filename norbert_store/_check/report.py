@@ -58,6 +58,8 @@ class Report:
         Name of every track that was taken out, and why it couldn't be mended.
     failed : tuple of (str, str)
         Track or file that couldn't be mended, and why.
+    digest : str
+        Of a store that was found whole; see `norbert_store.Store.digest`.
 
     Examples
     --------
@@ -71,6 +73,7 @@ class Report:
     mended: tuple[str, ...] = ()
     dropped: tuple[tuple[str, str], ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
+    digest: str = ""
 
     def __bool__(self) -> bool:
         return not self.faults
@@ -83,7 +86,8 @@ class Report:
             lines += map(str, self.faults)
         count = f"{len(self.faults)} fault{'' if len(self.faults) == 1 else 's'}"
         left = " left" if self.mended or self.dropped or self.failed else ""
-        return "\n".join([*lines, f"{self.location}: {count}{left}" if self.faults else f"{self.location} is whole"])
+        lines.append(f"{self.location}: {count}{left}" if self.faults else f"{self.location} is whole")
+        return "\n".join([*lines, f"digest {self.digest}"] if self.digest else lines)
 
 
 def problem_of(snapshot: Snapshot, error: DamagedError | StorageError) -> str:

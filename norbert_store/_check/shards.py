@@ -18,15 +18,13 @@ from numpy.typing import NDArray
 
 from norbert_store._check.report import Fault, problem_of
 from norbert_store._check.tracks import NOBODY, Rows
+from norbert_store._format.document import EXTENT_PARTS
 from norbert_store._format.layout import shard_key
 from norbert_store._format.shard import (
-    PLACE_BYTES,
     ChunkPlace,
     ShardIndex,
-    check_place,
+    checksum_matches,
     index_bytes,
-    place_record,
-    tail_bytes,
     without_checksum,
 )
 from norbert_store._jpeg import stream
@@ -48,8 +46,8 @@ _Result = TypeVar("_Result")
 _Ordered = tuple[tuple[int, int, int, int], Fault]
 """A fault, and what it is ordered by: shard, target, chunk, channel."""
 
-_Spans = dict[tuple[int, int], list[ChunkPlace]]
-"""By offset and length in bytes: the places (channel, chunk within the shard) that name these bytes."""
+_Spans = dict[tuple[int, int, int], list[ChunkPlace]]
+"""By offset and length in bytes, and checksum: the places (channel, chunk within the shard) that name these bytes."""
 
 
 def shard_faults(
@@ -95,6 +93,8 @@ class _Run:
     Attributes
     ----------
     target, shard : int
+    place : str
+        Key of the file that is read.
     owners : ndarray of int
         See `Rows.owners`.
     spans : dict
@@ -106,6 +106,7 @@ class _Run:
 
     target: int
     shard: int
+    place: str
     owners: NDArray[np.int64]
     spans: _Spans = field(default_factory=dict)
     faults: list[_Ordered] = field(default_factory=list)
@@ -127,15 +128,16 @@ class _ShardCheck:
         self._decode = decode
         self._decoder = RowDecoder(snapshot.layout.chunk_frames, snapshot.layout.bins)
         self._run_bytes = run_bytes
-        self._tail_bytes = tail_bytes(len(snapshot.document.channels), snapshot.layout.shard_chunks)
+        self._index_bytes = index_bytes(len(snapshot.document.channels), snapshot.layout.shard_chunks)
 
-    def begin(self, place: tuple[int, int]) -> list[_Run]:
+    def begin(self, at: tuple[int, int]) -> list[_Run]:
         """Check the index of a shard (target, shard), and all of it if it is small; return what is left to be read."""
-        target, shard = place
-        first = _Run(target, shard, self._rows.owners(shard))
+        target, shard = at
+        place = self._snapshot.place_of(shard_key(target, shard))
+        first = _Run(target, shard, place, self._rows.owners(shard))
         runs = [first]
         try:
-            head = self._storage.get_range(first.key, 0, self._run_bytes)
+            head = self._storage.get_range(first.place, 0, self._run_bytes)
             index = None if head is None else self._index(first, head)
         except (DamagedError, StorageError) as error:
             first.faults = self._index_faults(first, problem_of(self._snapshot, error))
@@ -151,17 +153,18 @@ class _ShardCheck:
     def _index(self, run: _Run, head: bytes) -> ShardIndex:
         tail, size = head, len(head)
         if size == self._run_bytes:
-            tail = self._storage.get_suffix(run.key, self._tail_bytes) or b""
-            size = self._storage.size(run.key) or 0
-        return check_index(self._snapshot, run.target, run.shard, tail, size)
+            tail = self._storage.get_suffix(run.place, self._index_bytes) or b""
+            size = self._storage.size(run.place) or 0
+        return read_index(self._snapshot, tail, size)
 
     def read(self, run: _Run) -> tuple[_Run, list[_Ordered]]:
         """Read the chunks of a run, and check them."""
         if not run.spans:
             return run, run.faults
-        start = min(offset for offset, _ in run.spans)
+        start = min(offset for offset, _, _ in run.spans)
+        stop = max(offset + length for offset, length, _ in run.spans)
         try:
-            data = self._storage.get_range(run.key, start, max(map(sum, run.spans)) - start) or b""
+            data = self._storage.get_range(run.place, start, stop - start) or b""
         except StorageError as error:
             problem = problem_of(self._snapshot, error)
             return run, [fault for span in run.spans for fault in self._span_faults(run, span, problem)]
@@ -171,44 +174,64 @@ class _ShardCheck:
         """A fault for each track that can't be read any more."""
         expected = self._rows.expected(run.owners, run.target)
         _, lost = np.unique(np.where(expected, run.owners, NOBODY), return_index=True)
-        return [self._fault(run, problem, within) for within in lost.tolist() if expected[within]] or [
-            self._fault(run, problem)
-        ]
+        return [self._fault(run, problem, within) for within in lost.tolist() if expected[within]]
 
     def _compare(self, run: _Run, index: ShardIndex | None) -> _Spans:
-        """Compare an index with the track table; return what is to be read, in order."""
+        """Compare index and extents with the track table, and with each other; return what is to be read, in order."""
         shape = (len(run.owners), len(self._snapshot.document.channels))
+        extents = self._extents(run)  # (chunks, channels, parts)
+        known = extents[..., 1] > 0
         there = np.zeros(shape, np.bool_) if index is None else index.there.T
         expected = np.broadcast_to(self._rows.expected(run.owners, run.target)[:, np.newaxis], shape)
         nobodys = (run.owners == NOBODY)[:, np.newaxis]
+        entries = extents[..., :2] if index is None else index.entries.transpose(1, 0, 2)
+        elsewhere = there & known & (entries != extents[..., :2]).any(axis=-1)
         missing = "the file is missing" if index is None else "the chunk is missing"
-        stray = "the chunk is there, but the track table says that the target is absent"
-        for problem, wrong in ((missing, expected & ~there), (stray, there & ~expected & ~nobodys)):
+        for problem, wrong in (
+            ("the extents have no such chunk", expected & ~known),
+            (missing, expected & known & ~there),
+            (
+                "the chunk is there, but the track table says that the target is absent",
+                (there | known) & ~expected & ~nobodys,
+            ),
+            ("the index of its shard and the extents differ in where it lies", expected & elsewhere),
+        ):
             run.faults += [self._fault(run, problem, *place) for place in np.argwhere(wrong).tolist()]
+        chunks, channels = np.nonzero(expected & known & there)
         spans: _Spans = {}
-        if index is not None:
-            chunks, channels = np.nonzero(there & (expected | nobodys))
-            entries = index.entries[channels, chunks].tolist()
-            for (offset, length), channel, chunk in zip(entries, channels.tolist(), chunks.tolist(), strict=True):
-                spans.setdefault((offset, length), []).append((channel, chunk))
+        for extent, channel, chunk in zip(
+            extents[chunks, channels].tolist(), channels.tolist(), chunks.tolist(), strict=True
+        ):
+            spans.setdefault(tuple(extent), []).append((channel, chunk))
         return dict(sorted(spans.items()))
+
+    def _extents(self, run: _Run) -> NDArray[np.uint32]:
+        """Extents of a shard's chunks, (chunks, channels, parts)."""
+        layout, channels = self._snapshot.layout, len(self._snapshot.document.channels)
+        extents = np.zeros((layout.shard_chunks, channels, EXTENT_PARTS), np.uint32)
+        first, end = layout.first_chunk(run.shard), self._snapshot.document.chunks
+        found = self._snapshot.extents(run.target, first, min(layout.first_chunk(run.shard + 1), end))
+        extents[: found.shape[-1]] = found.transpose(2, 1, 0)
+        return extents
 
     def _chunk_faults(self, run: _Run, data: bytes, start: int) -> list[_Ordered]:
         """Check the chunks of a run, given what lies from byte ``start`` of the shard on."""
         faults = []
-        for offset, length in run.spans:
+        for offset, length, checksum in run.spans:
             try:
-                self._check(data[offset - start : offset - start + length])
+                self._check(data[offset - start : offset - start + length], checksum)
             except (DamagedError, JpegError) as error:
-                faults += self._span_faults(run, (offset, length), str(error))
+                faults += self._span_faults(run, (offset, length, checksum), str(error))
         return faults
 
-    def _span_faults(self, run: _Run, span: tuple[int, int], problem: str) -> list[_Ordered]:
+    def _span_faults(self, run: _Run, span: tuple[int, int, int], problem: str) -> list[_Ordered]:
         """A fault for each chunk that names some bytes."""
         return [self._fault(run, problem, within, channel, span[0]) for channel, within in run.spans[span]]
 
-    def _check(self, data: bytes) -> None:
+    def _check(self, data: bytes, checksum: int) -> None:
         jpeg, layout = without_checksum(data), self._snapshot.layout
+        if not checksum_matches(data, checksum):
+            raise DamagedError("the chunk isn't that of this state of the store: its checksum is another one")
         if self._decode:
             self._decoder.decode(jpeg, 0, layout.chunk_frames)
         else:
@@ -232,13 +255,12 @@ class _ShardCheck:
         return (run.shard, run.target, within or 0, -1 if channel is None else channel), fault
 
 
-def check_index(snapshot: Snapshot, target: int, shard: int, tail: bytes, size: int) -> ShardIndex:
-    """Read a shard's index, and check it more closely than readers need.
+def read_index(snapshot: Snapshot, tail: bytes, size: int) -> ShardIndex:
+    """Read a shard's index.
 
     Parameters
     ----------
     snapshot : Snapshot
-    target, shard : int
     tail : bytes
         What the shard ends with; more than the index will do.
     size : int
@@ -247,32 +269,24 @@ def check_index(snapshot: Snapshot, target: int, shard: int, tail: bytes, size: 
     Raises
     ------
     DamagedError
-        If it is cut short, fails its checksum, belongs to another shard, or points to where no chunks are.
+        If it is cut short, fails its checksum, or points to where no chunks are.
     """
     channels, chunks = len(snapshot.document.channels), snapshot.layout.shard_chunks
-    tail = tail[-tail_bytes(channels, chunks) :]
     try:
-        check_place(tail, target, shard)
-        index = ShardIndex.parse(tail[-index_bytes(channels, chunks) :], channels, chunks, size)
+        return ShardIndex.parse(tail[-index_bytes(channels, chunks) :], channels, chunks, size)
     except DamagedError as error:
         raise DamagedError(f"the index is damaged: {error}") from None
-    there = index.entries[index.there]
-    room = size - int(there.sum(axis=1).max(initial=0))
-    # readers take a record that doesn't begin as one for none
-    if room == len(tail) and tail[:PLACE_BYTES] != place_record(target, shard):
-        raise DamagedError("the place record is damaged")
-    return index
 
 
 def _split(spans: _Spans, most_bytes: int) -> Iterator[_Spans]:
     """Cut spans, which are in order, into runs of so many bytes, or of one span."""
     run: _Spans = {}
     begin = 0
-    for (offset, length), places in spans.items():
+    for (offset, length, checksum), places in spans.items():
         if run and offset + length - begin > most_bytes:
             yield run
             run = {}
         begin = begin if run else offset
-        run[offset, length] = places
+        run[offset, length, checksum] = places
     if run:
         yield run

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._check.report import Fault, problem_of
-from norbert_store._format.arrays import block_key
-from norbert_store._format.document import Document
-from norbert_store._format.table import TRACK_GROUP
+from norbert_store._format.arrays import block_key, blocks_of
+from norbert_store._format.document import EXTENT, Document
+from norbert_store._format.table import LABEL_GROUP, PRESENT, TRACK_GROUP
 from norbert_store._lazy import lazy
 from norbert_store._read.snapshot import Snapshot
 from norbert_store._spectra.bins import LinearBins, MelBands, StoredTransform
@@ -52,6 +52,10 @@ class Rows:
         stop = (layout.chunk_of(start) + np.minimum(layout.chunks(frames), end)).clip(0, end)
         return cls(snapshot.document, first, stop, snapshot.column("present"))
 
+    def some(self, rows: NDArray[np.int64]) -> Rows:
+        """Return what is told of some rows alone; they are numbered anew."""
+        return Rows(self.document, self.first[rows], self.stop[rows], self.present[rows])
+
     def shards(self, rows: Sequence[int] | slice = slice(None)) -> list[int]:
         """Positions along the packed axis of all shards that tracks (all, or those of some rows) have a part in."""
         layout, first, stop = self.document.layout, self.first[rows], self.stop[rows]
@@ -88,21 +92,23 @@ class Rows:
 
 def row_key(snapshot: Snapshot, column: str, row: int) -> str:
     """Key of the chunk of a column that holds a row."""
-    path = f"{TRACK_GROUP}/{column}"
-    return block_key(path, snapshot.arrays[path], snapshot.layout.block_of(row)[0])
+    path = column if column.startswith(f"{LABEL_GROUP}/") else f"{TRACK_GROUP}/{column}"
+    block, _ = snapshot.layout.block_of(row)
+    return block_key(path, (block, 0) if path == PRESENT else (block,))
 
 
 def column_faults(snapshot: Snapshot) -> Iterator[Fault]:
     """Chunks of the track table that can't be read, and metadata that isn't JSON."""
     for column in snapshot.document.columns:
         for first in range(0, snapshot.document.tracks, snapshot.layout.rows):
-            key = row_key(snapshot, column.name, first)
+            at = column.path if column.key else column.name
+            key = row_key(snapshot, at, first)
             try:
-                cells = _cells(snapshot, column.name, first)
+                cells = _cells(snapshot, at, first)
             except (DamagedError, StorageError) as error:
                 yield Fault(snapshot.name, key, problem_of(snapshot, error))
                 continue
-            if column.name == "metadata":
+            if at == "metadata":
                 for row, text in enumerate(cells, first):
                     if not _is_object(text):
                         yield Fault(snapshot.name, key, f"the metadata of row {row} isn't a JSON object")
@@ -116,7 +122,7 @@ def _cells(snapshot: Snapshot, column: str, first: int) -> list[Any]:
 def _is_object(text: str) -> bool:
     try:
         return text == "{}" or isinstance(json.loads(text), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -172,3 +178,12 @@ def _transform(snapshot: Snapshot) -> StoredTransform | None:
         return snapshot.transform
     except DamagedError:  # of /frequency, by which magnitudes that were computed elsewhere are described
         return None
+
+
+def extent_faults(snapshot: Snapshot) -> Iterator[Fault]:
+    """Blocks of extents that can't be read."""
+    for block in blocks_of(snapshot.arrays[EXTENT]):
+        try:
+            snapshot.read_blocks([(EXTENT, block)])
+        except (DamagedError, StorageError) as error:
+            yield Fault(snapshot.name, block_key(EXTENT, block), problem_of(snapshot, error))

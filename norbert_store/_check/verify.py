@@ -8,27 +8,21 @@ part in, rows beyond the committed ones, a writer's lock) is no fault.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-
-from norbert_store._check.documents import coordinate_faults, document_faults, root_faults
+from norbert_store._check.documents import coordinate_faults, document_faults, pending_faults, root_faults
 from norbert_store._check.report import Fault, Report
 from norbert_store._check.shards import OnProgress, shard_faults
-from norbert_store._check.tracks import Rows, column_faults, length_faults, name_faults, place_faults
-from norbert_store._format.layout import MAGNITUDE
+from norbert_store._check.tracks import Rows, column_faults, extent_faults, length_faults, name_faults, place_faults
 from norbert_store._format.table import TRACK_GROUP
 from norbert_store._read.chunks import Chunks
+from norbert_store._read.digest import digest
 from norbert_store._read.frames import Frames
 from norbert_store._read.selection import Selection
 from norbert_store._read.snapshot import Snapshot
 from norbert_store._signature import spelled_out
 from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location
-from norbert_store.errors import DamagedError
-
-DROP_KEY = "dropping.json"
-"""What `norbert_store._check.repair` is about to write, as long as it does."""
 
 # columns without which nobody can tell which chunk is whose
 _NEEDED = tuple(f"{TRACK_GROUP}/{name}/c/" for name in ("name", "start", "frames", "samples", "present"))
@@ -66,7 +60,7 @@ def verify(
 
     Examples
     --------
-    >>> import norbert_store, zarr
+    >>> import norbert_store, numpy as np, zarr
     >>> place = zarr.storage.MemoryStore()
     >>> with norbert_store.create(place, targets=["mixture"], rate=8000, channels=1) as writer:
     ...     writer.add("silence", {"mixture": np.zeros(8000)})
@@ -75,7 +69,8 @@ def verify(
     """
     threads = (os.cpu_count() or 1) if workers is None else whole_number("workers", workers, at_least=1)
     snapshot = Snapshot.open(location)
-    return Report(snapshot.name, tuple(faults_of(snapshot, None, decode, threads, progress)))
+    faults = tuple(faults_of(snapshot, None, decode, threads, progress))
+    return Report(snapshot.name, faults, digest="" if faults else digest(Selection(Frames(Chunks(snapshot)))))
 
 
 def faults_of(
@@ -83,8 +78,8 @@ def faults_of(
 ) -> list[Fault]:
     """Check a store as `verify` does, but of the shards only those at some positions, or all of them."""
     faults = [
-        *_cut_off_faults(snapshot),
         *root_faults(snapshot),
+        *pending_faults(snapshot),
         *document_faults(snapshot),
         *coordinate_faults(snapshot),
     ]
@@ -93,30 +88,9 @@ def faults_of(
     if any(fault.key.startswith(_NEEDED) for fault in unreadable):
         return faults
     faults += [*name_faults(snapshot), *place_faults(snapshot), *length_faults(snapshot)]
-    if snapshot.layout.codecs is not None:
-        return [*faults, *_other_codecs_faults(Selection(Frames(Chunks(snapshot))), on_progress)]
+    extents = list(extent_faults(snapshot))
+    if extents:
+        return faults + extents
     rows = Rows.read(snapshot)
     numbers = rows.shards() if shards is None else shards
     return faults + shard_faults(snapshot, rows, numbers, decode, workers, on_progress)
-
-
-def _cut_off_faults(snapshot: Snapshot) -> Iterator[Fault]:
-    if snapshot.storage.get(DROP_KEY) is not None:
-        yield Fault(
-            snapshot.name, DROP_KEY, "tracks were being dropped when a repair was cut off; repair the store again"
-        )
-
-
-def _other_codecs_faults(selection: Selection, on_progress: OnProgress | None) -> Iterator[Fault]:
-    """What zarr finds wrong, track by track."""
-    for i, track in enumerate(selection):
-        for target, present in track.present.items():
-            try:
-                missing = present and bool(np.isnan(track.magnitude.sel(target=target)).any())
-                problem = "chunks are missing" if missing else ""
-            except DamagedError as error:
-                problem = error.problem
-            if problem:
-                yield Fault(selection.name, MAGNITUDE, problem, track.name, target)
-        if on_progress:
-            on_progress(i + 1, len(selection))

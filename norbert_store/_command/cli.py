@@ -243,6 +243,19 @@ def info(store: str, track: str | None) -> None:
 
 @cli.command()
 @click.argument("store")
+@click.option("--strong", is_flag=True, help="Read all chunks, and take their bytes as well.")
+def digest(store: str, strong: bool) -> None:
+    """Print one number for what STORE holds (SHA-256).
+
+    It is equal for the same tracks with the same labels and magnitudes, however and wherever they were written.
+    """
+    from norbert_store._store import open as open_store
+
+    click.echo(open_store(store).digest(strong=strong))
+
+
+@cli.command()
+@click.argument("store")
 @click.option("--decode/--no-decode", default=True, help="Also decode all chunks, or only check their bytes.")
 @click.option("--workers", type=click.IntRange(1), help="Number of threads.  [default: that of the processors]")
 def verify(store: str, decode: bool, workers: int | None) -> None:

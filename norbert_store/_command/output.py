@@ -132,7 +132,8 @@ def print_store(to: Console, store: Store) -> None:
     facts: dict[str, Any] = {"store": store.location}
     facts |= {key: attributes[key] for key in ("title", "license", "citation") if key in attributes}
     facts |= selection_of(store).facts()
-    print_facts(to, {**facts, "format": attributes["version"], "written by": attributes["created_with"]})
+    facts |= {"format": attributes["version"], "written by": attributes["created_with"], "digest": store.digest()}
+    print_facts(to, facts)
     rows = []
     for i in range(min(len(store), _MOST_TRACKS_SHOWN)):
         track = store[i]

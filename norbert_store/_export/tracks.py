@@ -9,14 +9,15 @@ The header of each file is read once: those that the plan needs go with the trac
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import Unpack
+from typing import Any, NamedTuple, Unpack
 
 from norbert_store._export.parallel import in_order, process_pool
 from norbert_store._export.plan import PlannedBundle, PlannedTrack, placement, plan_rest
@@ -29,7 +30,7 @@ from norbert_store._spectra.bins import StoredTransform, transform_from_config
 from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location, Storage
 from norbert_store._write.bundle import Bundle, Place
-from norbert_store._write.commit import Committer, Row, clear_leftovers
+from norbert_store._write.commit import Committer, Extents, Row, clear_leftovers
 from norbert_store._write.settings import CreateOptions, new_document
 from norbert_store.errors import (
     AudioError,
@@ -122,7 +123,7 @@ def export_tracks(
             try:
                 with closing(run.encode(bundles, committer, executor)) as encoded:
                     for bundle, results in zip(bundles, encoded, strict=True):
-                        committer.add(run.rows_of(bundle, results))
+                        committer.add(run.rows_of(bundle, results.tracks), bundle.first_chunk, results.extents)
                 if executor is not None:
                     storage.sweep()  # what workers that died had begun
                 run.check_complete()
@@ -132,6 +133,21 @@ def export_tracks(
                     "out such tracks"
                 ) from error
         return run.summary(committer)
+
+
+class _Encoded(NamedTuple):
+    """What became of a bundle.
+
+    Attributes
+    ----------
+    tracks : list
+        Where each lies, or why it doesn't.
+    extents : ndarray of uint32
+        (targets, parts, channels, chunks) of its chunks, from its beginning on.
+    """
+
+    tracks: list[Place | str]
+    extents: Extents
 
 
 class _Export:
@@ -206,7 +222,7 @@ class _Export:
 
     def encode(
         self, bundles: Sequence[PlannedBundle], committer: Committer, executor: Executor | None
-    ) -> Generator[list[Place | str], None, None]:
+    ) -> Generator[_Encoded, None, None]:
         """Encode all bundles; yield what became of the tracks of each."""
         task = partial(_encode_bundle, committer.storage, committer.document, self._skip_broken)
         if executor is not None:
@@ -229,7 +245,7 @@ class _Export:
         rows = []
         for planned, result in zip(bundle.tracks, results, strict=True):
             if isinstance(result, Place):
-                rows.append({**self._rows[planned.name], **asdict(result)})
+                rows.append({**self._rows[planned.name], **result.row})
             else:
                 self._skip(planned.track, result)
         self._done += len(results)
@@ -296,7 +312,7 @@ def _encode_bundle(
     skip_broken: bool,
     planned: PlannedBundle,
     on_track: Callable[[str, Sequence[Place | str]], None] | None = None,
-) -> list[Place | str]:
+) -> _Encoded:
     """Read, encode and write the tracks of a bundle, on whatever machine; return where each lies, or why it doesn't."""
     transform = transform_from_config(document.transform)
     bundle = Bundle(storage, document, transform, planned.first_chunk, planned.end_chunk)
@@ -312,7 +328,7 @@ def _encode_bundle(
                 raise
             results.append(str(error))
     bundle.finish()
-    return results
+    return _Encoded(results, bundle.extents)
 
 
 def _seconds(results: Sequence[Place | str], rate: int) -> float:
@@ -376,7 +392,7 @@ def _plan(planned: Sequence[PlannedTrack], bundle_tracks: int, committer: Commit
     names = {track.name for track in planned}
     starts = zip(committer.column("name"), committer.column("start"), strict=True)
     committed = {name: layout.chunk_of(start) for name, start in starts if name in names}
-    return plan_rest(planned, bundle_tracks, layout, committed, layout.chunks(committer.document.frames))
+    return plan_rest(planned, bundle_tracks, layout, committed, committer.document.chunks)
 
 
 def _committer(storage: Storage, document: Document, transform: StoredTransform, resume: bool) -> Committer:
@@ -393,8 +409,13 @@ def _check_same(name: str, wanted: Document, there: Document) -> None:
     """Compare what a store was begun with to what is asked for now."""
     # the number of chunks in a shard follows from the number of tracks, which may have grown
     layout = replace(wanted.layout, shard_chunks=there.layout.shard_chunks)
-    wanted = Document.from_json(replace(wanted, layout=layout).to_json(), name)
+    wanted = replace(wanted, layout=layout, transform=_as_read(wanted.transform), encoder=_as_read(wanted.encoder))
     for what in ("targets", "channels", "transform", "layout", "encoder"):
         begun, asked = getattr(there, what), getattr(wanted, what)
         if begun != asked:
             raise ValueError(f"{name} was begun with the {what} {begun}; it can't go on with {asked}")
+
+
+def _as_read(config: dict[str, Any]) -> Any:
+    """Return what JSON makes of a value."""
+    return json.loads(json.dumps(config))

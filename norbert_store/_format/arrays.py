@@ -1,9 +1,8 @@
-"""The small arrays: labels of axes, frequencies, and columns of the track table, in blocks along their first axis.
+"""The small arrays: labels of axes, frequencies, columns of the track table, and extents of chunks, in blocks.
 
 Conventions
 -----------
-A block holds all of an array along every axis but the first. It is little-endian bytes or ``vlen-utf8``, then zstd,
-then the CRC-32C.
+A block is a chunk of zarr: little-endian bytes or ``vlen-utf8``, then zstd, then the CRC-32C.
 
 References
 ----------
@@ -12,28 +11,25 @@ Zarr version 3 specification, codecs "bytes", "zstd" and "crc32c"; "vlen-utf8" a
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import zarr
 from numcodecs.vlen import VLenUTF8
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
-from zarr.abc.store import Store
-from zarr.core.array_spec import ArrayConfig
-from zarr.core.metadata.v3 import ArrayV3Metadata
-from zarr.storage import MemoryStore, StorePath
 
-from norbert_store._format.shard import without_checksum
+from norbert_store._format.shard import with_checksum, without_checksum
 from norbert_store.errors import DamagedError
+
+LARGEST_BLOCK_BYTES = 256 * 2**20
+_ZSTD_LEVEL = 3
 
 Metadata = Mapping[str, Any]
 """The ``zarr.json`` of an array."""
-
-MOST_BLOCK_BYTES = 256 * 2**20
 
 # ---- documents
 
@@ -44,24 +40,25 @@ def group_document() -> dict[str, Any]:
 
 
 def array_document(
-    shape: Sequence[int], data_type: str, fill_value: Any, dimensions: Sequence[str], rows_per_block: int | None = None
+    shape: Sequence[int],
+    data_type: str,
+    fill_value: Any,
+    dimensions: Sequence[str],
+    block: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Return the ``zarr.json`` of a small array: one block, or blocks of so many rows."""
-    chunk = [max(1, size) for size in shape]
-    if rows_per_block is not None:
-        chunk[0] = rows_per_block
+    """Return the ``zarr.json`` of a small array, in blocks of some shape or in one."""
     first: dict[str, Any] = {"name": "bytes"}
     if data_type == "string":
         first = {"name": "vlen-utf8", "configuration": {}}
-    elif data_type != "bool":
+    elif data_type not in ("bool", "int8"):
         first = {"name": "bytes", "configuration": {"endian": "little"}}
-    zstd = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
+    zstd = {"name": "zstd", "configuration": {"level": _ZSTD_LEVEL, "checksum": False}}
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(shape),
         "data_type": data_type,
-        "chunk_grid": regular_grid(chunk),
+        "chunk_grid": regular_grid([max(1, size) for size in (shape if block is None else block)]),
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": fill_value,
         "codecs": [first, zstd, {"name": "crc32c"}],
@@ -84,18 +81,43 @@ def json_bytes(document: Mapping[str, Any]) -> bytes:
 # ---- blocks
 
 
-def block_key(path: str, metadata: Metadata, block: int = 0) -> str:
-    """Key of a block."""
-    return "/".join([path, "c", str(block), *["0"] * (len(metadata["shape"]) - 1)])
+def block_shape(metadata: Metadata) -> tuple[int, ...]:
+    """Shape of a block."""
+    return tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
+
+
+def blocks_of(metadata: Metadata) -> Iterator[tuple[int, ...]]:
+    """Positions of all blocks, in C order."""
+    counts = (-(-size // block) for size, block in zip(metadata["shape"], block_shape(metadata), strict=True))
+    return itertools.product(*map(range, counts))
+
+
+def block_number(metadata: Metadata, block: Sequence[int]) -> int:
+    """Count the blocks before one, in C order."""
+    number = 0
+    for size, length, position in zip(metadata["shape"], block_shape(metadata), block, strict=True):
+        number = number * -(-size // length) + position
+    return number
+
+
+def block_key(path: str, block: Sequence[int]) -> str:
+    """Key of a block, by its position along each axis."""
+    return "/".join([path, "c", *map(str, block)])
+
+
+def valid_part(metadata: Metadata, block: Sequence[int], values: NDArray[Any]) -> NDArray[Any]:
+    """Cut a block down to what of it lies within the array."""
+    sizes = zip(metadata["shape"], block_shape(metadata), block, strict=True)
+    return values[tuple(slice(0, max(0, size - number * length)) for size, length, number in sizes)]
 
 
 def encode_block(metadata: Metadata, values: NDArray[Any]) -> bytes:
     """Encode the values of one block; what is missing at its end gets the fill value."""
-    shape = [len(values), *metadata["shape"][1:]]
-    in_memory = MemoryStore()
-    zarr_array(in_memory, "", {**metadata, "shape": shape})[...] = values
-    (data,) = (buffer.to_bytes() for buffer in in_memory._store_dict.values())
-    return data
+    fill_value = float(metadata["fill_value"]) if metadata["data_type"] == "float64" else metadata["fill_value"]
+    whole = np.full(block_shape(metadata), fill_value, _numpy_type(metadata))
+    whole[tuple(map(slice, values.shape))] = values
+    body = VLenUTF8().encode(whole.ravel()) if whole.dtype == object else whole.tobytes()
+    return with_checksum(Zstd(level=_ZSTD_LEVEL).encode(body))
 
 
 def decode_block(metadata: Metadata, data: bytes) -> NDArray[Any]:
@@ -106,15 +128,23 @@ def decode_block(metadata: Metadata, data: bytes) -> NDArray[Any]:
     Raises
     ------
     DamagedError
-        If it can't be decoded.
+        If it can't be decoded, or is larger than the metadata says.
     """
-    shape, data_type = metadata["chunk_grid"]["configuration"]["chunk_shape"], metadata["data_type"]
-    values = without_checksum(data)
+    compressed, shape, data_type = without_checksum(data), block_shape(metadata), _numpy_type(metadata)
+    size = _decoded_bytes(compressed)
+    most = LARGEST_BLOCK_BYTES
+    if not data_type.hasobject:
+        most = min(most, math.prod(shape) * data_type.itemsize)
+    if size is None or size > most:
+        raise DamagedError(f"it says that it decodes to {size} bytes; a block of this array has at most {most}")
+    values = np.empty(size, np.uint8)
     try:
-        values = Zstd().decode(values)
-        if data_type != "string":
-            return np.frombuffer(values, np.dtype(data_type).newbyteorder("<")).reshape(shape)
-        count = int.from_bytes(values[:4], "little")
+        # what is behind the first frame would get memory as well, if it weren't told where to go
+        Zstd().decode(compressed, out=values)
+        if not data_type.hasobject:
+            values.flags.writeable = False  # it is remembered
+            return values.view(data_type).reshape(shape)
+        count = int.from_bytes(values[:4].tobytes(), "little")
         if count != math.prod(shape):  # the decoder makes room for as many as it says
             raise DamagedError(f"it says that it holds {count} texts; expected {math.prod(shape)}")
         return VLenUTF8().decode(values).reshape(shape)
@@ -124,17 +154,22 @@ def decode_block(metadata: Metadata, data: bytes) -> NDArray[Any]:
 
 def empty_block(metadata: Metadata) -> NDArray[Any]:
     """Return a block of an array that holds nothing."""
+    return np.zeros(block_shape(metadata), _numpy_type(metadata))
+
+
+def _numpy_type(metadata: Metadata) -> np.dtype[Any]:
     data_type = metadata["data_type"]
-    return np.zeros(
-        metadata["chunk_grid"]["configuration"]["chunk_shape"], object if data_type == "string" else data_type
-    )
+    return np.dtype(object) if data_type == "string" else np.dtype(data_type).newbyteorder("<")
 
 
-def zarr_array(store: Store, path: str, metadata: Metadata) -> zarr.Array[Any]:
-    """Return a zarr array by its metadata, without reading its document.
-
-    Blocks that hold nothing but the fill value are written as well, so that one that isn't there is a lost one.
-    """
-    parsed = ArrayV3Metadata.from_dict(dict(metadata))
-    config = ArrayConfig.from_dict({"write_empty_chunks": True})
-    return zarr.Array(zarr.AsyncArray(metadata=parsed, store_path=StorePath(store, path), config=config))
+def _decoded_bytes(compressed: bytes) -> int | None:
+    """Read how many bytes a zstd frame decodes to (RFC 8878, 3.1.1.1); None if it doesn't say, or is none."""
+    if compressed[:4] != b"\x28\xb5\x2f\xfd" or len(compressed) < 5:
+        return None
+    descriptor = compressed[4]
+    single_segment = descriptor >> 5 & 1
+    size_bytes = (single_segment, 2, 4, 8)[descriptor >> 6]
+    begin = 5 + (1 - single_segment) + (0, 1, 2, 4)[descriptor & 3]
+    if size_bytes == 0 or len(compressed) < begin + size_bytes:
+        return None
+    return int.from_bytes(compressed[begin : begin + size_bytes], "little") + (256 if size_bytes == 2 else 0)

@@ -1,43 +1,74 @@
-"""The document that commits and opens a store: the root's ``zarr.json``, with every array's metadata inline.
+"""The document that commits and opens a store: a JSON text in the attributes of the root's ``zarr.json``.
 
-Writing it is the commit: it is one atomic write, and whoever reads it sees one consistent state. Each array has a
+Writing it is the commit: it is one atomic write, and whoever reads it sees one consistent state. Beside it stand its
+checksum and, for programs that read zarr, the metadata of all arrays, which follows from it. Each array has a
 ``zarr.json`` of its own as well, for programs that don't know consolidated metadata; it is as old as the last time
 the store was closed.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
-from collections.abc import Mapping
+import math
+import re
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
 
-from norbert_store._format.arrays import array_document, group_document, json_bytes, regular_grid
+from norbert_store._format.arrays import (
+    Metadata,
+    array_document,
+    block_number,
+    block_shape,
+    decode_block,
+    group_document,
+    json_bytes,
+    regular_grid,
+    valid_part,
+)
 from norbert_store._format.layout import MAGNITUDE, Layout
-from norbert_store._format.table import BASE_COLUMNS, BASE_NAMES, TRACK_GROUP, Column
+from norbert_store._format.table import BASE_COLUMNS, LABEL_GROUP, TRACK_GROUP, Column, label_column_of
 from norbert_store._jpeg.layout import BLOCK, LARGEST_SIDE
-from norbert_store._spectra.levels import curve_from_config
+from norbert_store._lazy import lazy
+from norbert_store._spectra.levels import PowerCurve, curve_from_config
 from norbert_store._version import __version__
-from norbert_store.errors import FormatError
+from norbert_store.errors import DamagedError, FormatError
 
 VERSION = "1.0"
 ROOT_KEY = "zarr.json"
 MOST_DOCUMENT_BYTES = 64 * 2**20
 ATTRIBUTE = "norbert_store"
-CHECKSUM = "checksum"
+CHECKSUM = "norbert_store_crc32c"
 
 DIMENSIONS = ("target", "channel", "frame", "frequency")
+CHUNK_GROUP = "chunk"
+EXTENT = f"{CHUNK_GROUP}/extent"
+EXTENT_PARTS = 3  # offset, length, CRC-32C
 
 # as in norbert_store.codecs, which isn't imported here: it loads the encoder, and opening a store must not
 QUANTIZE = "norbert_store.quantize"
 JPEG = "norbert_store.jpeg"
 
-# rows; what an array of texts takes in memory has to stay bounded
+LARGEST_DOCUMENT_BYTES = 64 * 2**20
+LARGEST_NUMBER = 2**53
 LARGEST_BLOCK = 2**20
+MOST_DEPTH = 32
 
-_REQUIRED = ("version", "tracks", "frames", "targets", "channels", "transform")
+_REQUIRED = ("version", "id", "revision", "edition", "tracks", "chunks", "targets", "channels", "transform", "curve")
+_LAYOUT = ("bins", "chunk_frames", "shard_chunks", "rows", "positions")
+_ABOUT = ("title", "license", "citation")
+_ID = re.compile(r"[0-9a-f]{32}")
+
+Sums = Mapping[str, tuple[int, ...]]
+"""Checksums of the blocks of every small array, by its path."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +84,29 @@ class Document:
     layout : Layout
     tracks : int
         Rows of the track table that are valid.
-    frames : int
-        Used length of the packed time axis.
+    chunks : int
+        Used positions of the packed axis.
     labels : tuple of Column
-        Columns of the track table besides `BASE_COLUMNS`.
+        What users gave with their tracks.
+    sums : mapping
+    id : str
+        Of the store, 32 hexadecimal digits; another one whenever a store is created.
+    revision : int
+        One more with each commit.
+    edition : int
+        One more whenever rows move.
+    pending : tuple of str
+        Keys whose new bytes lie below ``pending/<revision>/`` still.
     encoder : dict
         What the encoder was told; decoding never needs it.
     about : dict
         "title", "license", "citation", as far as given.
+    created, modified : str
+        Times in UTC (ISO 8601).
+    reads, writes : tuple of str
+        Features without which nobody can read, or write on.
     unknown : dict
-        Attributes that this version doesn't know; they are kept.
+        Keys that this version doesn't know; they are kept.
     """
 
     targets: tuple[str, ...]
@@ -70,51 +114,116 @@ class Document:
     transform: dict[str, Any]
     layout: Layout
     tracks: int = 0
-    frames: int = 0
+    chunks: int = 0
     labels: tuple[Column, ...] = ()
+    sums: Sums = field(default_factory=dict)
+    id: str = field(default_factory=lambda: secrets.token_hex(16))
+    revision: int = 1
+    edition: int = 1
+    pending: tuple[str, ...] = ()
     encoder: dict[str, Any] = field(default_factory=dict)
     about: dict[str, str] = field(default_factory=dict)
+    created: str = field(default_factory=lambda: _now())
+    modified: str = field(default_factory=lambda: _now())
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
     unknown: dict[str, Any] = field(default_factory=dict)
     version: str = VERSION
     created_with: str = f"norbert_store {__version__}"
 
+    def __getstate__(self) -> dict[str, Any]:
+        # what follows from the rest is quickly made again
+        return {key: value for key, value in self.__dict__.items() if key != "_arrays"}
+
+    @property
+    def frames(self) -> int:
+        """Used length of the packed axis."""
+        return self.layout.frame_of(self.chunks)
+
     @property
     def columns(self) -> tuple[Column, ...]:
-        """All columns of the track table."""
+        """What the store itself keeps of each track, and all labels."""
         return (*BASE_COLUMNS, *self.labels)
+
+    def column(self, name: str) -> Column:
+        """Return a column of the track table, or a label, by its name."""
+        return next(column for column in self.columns if column.name == name)
+
+    def next(self, **changes: Any) -> Document:
+        """Return the state that the next commit makes."""
+        return replace(self, revision=self.revision + 1, modified=_now(), **changes)
+
+    # ---- what it says, as JSON
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The root's attribute ``norbert_store``."""
+        """All keys of the document."""
+        layout = self.layout
         return {
             **self.unknown,
             "version": self.version,
+            "features": {"read": list(self.reads), "write": list(self.writes)},
+            "id": self.id,
+            "revision": self.revision,
+            "edition": self.edition,
             "tracks": self.tracks,
-            "frames": self.frames,
+            "chunks": self.chunks,
             "targets": list(self.targets),
             "channels": list(self.channels),
             "transform": self.transform,
+            "curve": layout.curve.config,
+            "layout": {key: getattr(layout, key) for key in _LAYOUT},
+            "labels": [{"name": label.name, "type": label.type, "key": label.key} for label in self.labels],
+            "sums": {"algorithm": "crc32c", **{path: _encode_sums(sums) for path, sums in self.sums.items()}},
+            "pending": list(self.pending),
             "encoder": self.encoder,
+            "created": self.created,
+            "modified": self.modified,
             "created_with": self.created_with,
             **self.about,
         }
 
+    def to_json(self) -> bytes:
+        """Write the root's ``zarr.json``."""
+        groups = {path: group_document() for path in (TRACK_GROUP, LABEL_GROUP, CHUNK_GROUP)}
+        text = json.dumps(self.attributes, allow_nan=False, ensure_ascii=False)
+        document = group_document()
+        document["attributes"] = {ATTRIBUTE: text, CHECKSUM: checksum(text)}
+        nodes = {**self.arrays(), **groups}
+        document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": nodes}
+        return json_bytes(document)
+
+    # ---- metadata of arrays, which follows from it
+
     def arrays(self) -> dict[str, dict[str, Any]]:
         """Metadata of every array, by path."""
+        return self._arrays
+
+    @lazy
+    def _arrays(self) -> dict[str, dict[str, Any]]:
+        layout, positions = self.layout, self.layout.positions
+        extents = array_document(
+            [len(self.targets), EXTENT_PARTS, len(self.channels), self.chunks],
+            "uint32",
+            0,
+            ["target", "part", "channel", "chunk"],
+            [1, EXTENT_PARTS, len(self.channels), positions],
+        )
         arrays = {
             MAGNITUDE: self._magnitude(),
             "target": array_document([len(self.targets)], "string", "", ["target"]),
             "channel": array_document([len(self.channels)], "string", "", ["channel"]),
-            "frequency": array_document([self.layout.bins], "float64", 0.0, ["frequency"]),
+            "frequency": array_document([layout.bins], "float64", 0.0, ["frequency"]),
+            EXTENT: extents,
         }
         for column in self.columns:
-            two_dimensional = column.name == "present"
-            arrays[f"{TRACK_GROUP}/{column.name}"] = array_document(
-                [self.tracks, len(self.targets)] if two_dimensional else [self.tracks],
+            of_each = [len(self.targets)] if column.by_target else []
+            arrays[column.path] = array_document(
+                [self.tracks, *of_each],
                 column.data_type,
                 "NaN" if column.data_type == "float64" else column.fill_value,
-                ["track", "target"] if two_dimensional else ["track"],
-                rows_per_block=self.layout.rows,
+                ["track", "target"] if of_each else ["track"],
+                [layout.rows, *of_each],
             )
         return arrays
 
@@ -127,7 +236,7 @@ class Document:
         ]
         sharding = {
             "chunk_shape": [1, 1, layout.chunk_frames, layout.bins],
-            "codecs": own if layout.codecs is None else list(layout.codecs),
+            "codecs": own,
             "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
             "index_location": "end",
         }
@@ -139,25 +248,52 @@ class Document:
         metadata["codecs"] = [{"name": "sharding_indexed", "configuration": sharding}]
         return metadata
 
-    @property
-    def checksum(self) -> str:
-        """CRC-32C, in hexadecimal, of all that values and labels depend on, however it is written."""
-        essence = replace(self, encoder={})  # decoding doesn't need what the encoder was told
-        attributes = {key: essence.attributes[key] for key in _REQUIRED if key != "version"}
-        said = json.dumps([attributes, essence.arrays()], sort_keys=True, separators=(",", ":"))
-        return f"{google_crc32c.value(said.encode()):08x}"
+    # ---- blocks of small arrays
 
-    def to_json(self) -> bytes:
-        """Write the root's ``zarr.json``."""
-        nodes = {**self.arrays(), TRACK_GROUP: group_document()}
-        document = group_document()
-        document["attributes"] = {ATTRIBUTE: {**self.attributes, CHECKSUM: self.checksum}}
-        document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": nodes}
-        return json_bytes(document)
+    def check_block(self, path: str, block: Sequence[int], data: bytes | None) -> NDArray[Any]:
+        """Decode a block of a small array, and see that it is that of this state, or of one with more rows.
+
+        Raises
+        ------
+        DamagedError
+            If it isn't, or can't be decoded.
+        """
+        metadata = self.arrays()[path]
+        if data is None:
+            raise DamagedError("the file is missing")
+        try:
+            whole = decode_block(metadata, data)
+        except DamagedError as error:
+            raise DamagedError(f"the file can't be read: {error}") from error
+        valid = valid_part(metadata, block, whole)
+        if block_sum(self.id, path, block, valid) != self.sums[path][block_number(metadata, block)]:
+            raise DamagedError("the file isn't that of this state of the store: its checksum is another one")
+        return valid
+
+    def with_blocks(self, blocks: Mapping[tuple[str, tuple[int, ...]], NDArray[Any]]) -> Document:
+        """Return a document whose checksums are those of some blocks, and of all others as they were.
+
+        Parameters
+        ----------
+        blocks : mapping
+            By path and position: the values of a block that are valid.
+        """
+        arrays = self.arrays()
+        sums = {path: _grown(self.sums.get(path, ()), arrays[path]) for path in self.small_arrays}
+        for (path, block), values in blocks.items():
+            sums[path][block_number(arrays[path], block)] = block_sum(self.id, path, block, values)
+        return replace(self, sums={path: tuple(of_blocks) for path, of_blocks in sums.items()})
+
+    @property
+    def small_arrays(self) -> tuple[str, ...]:
+        """Paths of all arrays but the magnitudes."""
+        return ("target", "channel", "frequency", EXTENT, *(column.path for column in self.columns))
+
+    # ---- reading
 
     @classmethod
     def from_json(cls, data: bytes, store: str) -> Document:
-        """Read the root's ``zarr.json``, and check all of it.
+        """Read the root's ``zarr.json``, and check all that opens the store.
 
         Parameters
         ----------
@@ -171,169 +307,290 @@ class Document:
             That names every fault at once, or says that the version is newer than this library, or that the checksum
             is another one.
         """
-        try:
-            root = json.loads(data)
-            attributes = dict(root["attributes"][ATTRIBUTE])
-            version = str(attributes["version"])
-            major = int(version.split(".")[0])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        text, found = _own_attributes(data, store)
+        attributes = _parse(text, store)
+        _check_version(attributes, store)
+        expected = checksum(text)
+        if found != expected:
             raise FormatError(
-                f"{store} is no norbert_store: its zarr.json has no attribute {ATTRIBUTE!r} with a version; "
-                "xarray.open_zarr opens other zarr data"
-            ) from None
-        if major > int(VERSION.split(".")[0]):
-            raise FormatError(
-                f"{store} is written in format {version}; this is norbert_store {__version__}, which reads up to "
-                f"format {VERSION}: upgrade norbert_store"
+                f"{store}: the checksum of its document is {expected}, and {found!r} is written there: it was damaged, "
+                "or changed by hand"
             )
-        faults = _attribute_faults(attributes)
-        known = not faults
-        nodes = _inline_nodes(root, faults)
-        layout = _read_layout(nodes, attributes if known else None, faults) if MAGNITUDE in nodes else None
-        labels = _read_labels(nodes, faults)
-        if known and layout is not None:
-            faults += _shape_faults(nodes, attributes, layout)
-        if faults or layout is None:
-            raise FormatError(f"{store} breaks format {version}: " + "; ".join(faults))
-        checksum = attributes.pop(CHECKSUM, None)  # stores that others write have none
-        about = {key: attributes.pop(key) for key in ("title", "license", "citation") if key in attributes}
-        document = cls(
+        faults = _faults(attributes)
+        if faults:
+            raise FormatError(f"{store} breaks format {attributes['version']}: " + "; ".join(faults))
+        return cls._of(dict(attributes))
+
+    @classmethod
+    def _of(cls, attributes: dict[str, Any]) -> Document:
+        """Take what was checked."""
+        sums = dict(attributes.pop("sums", {}))
+        sums.pop("algorithm", None)
+        features = attributes.pop("features", {})
+        return cls(
             targets=tuple(attributes.pop("targets")),
             channels=tuple(attributes.pop("channels")),
             transform=attributes.pop("transform"),
-            layout=layout,
-            tracks=attributes.pop("tracks"),
-            frames=attributes.pop("frames"),
-            labels=labels,
+            layout=Layout(**attributes.pop("layout"), curve=curve_from_config(attributes.pop("curve"))),
+            labels=tuple(label_column_of(**label) for label in attributes.pop("labels", [])),
+            sums={path: _decode_sums(text) for path, text in sums.items()},
+            pending=tuple(attributes.pop("pending", [])),
+            about={key: attributes.pop(key) for key in _ABOUT if key in attributes},
+            reads=tuple(features.get("read", [])),
+            writes=tuple(features.get("write", [])),
+            **{key: attributes.pop(key) for key in ("id", "revision", "edition", "tracks", "chunks", "version")},
+            **{key: attributes.pop(key, "") for key in ("created", "modified", "created_with")},
             encoder=attributes.pop("encoder", {}),
-            about=about,
-            version=attributes.pop("version"),
-            created_with=str(attributes.pop("created_with", "")),
             unknown=attributes,
         )
-        # other codecs were put there by somebody else
-        if layout.codecs is None and checksum not in (None, document.checksum):
-            raise FormatError(
-                f"{store}: the checksum of its zarr.json is {document.checksum}, and {checksum!r} is written there: it "
-                "was damaged, or changed by hand (take the attribute 'checksum' out if you did)"
-            )
-        return document
 
 
-def _attribute_faults(attributes: Mapping[str, Any]) -> list[str]:
-    faults = [f"attribute {key!r} is missing" for key in _REQUIRED if key not in attributes]
+def checksum(text: str) -> str:
+    """Return the CRC-32C of a text in UTF-8, eight hexadecimal digits."""
+    return f"{google_crc32c.value(text.encode()):08x}"
+
+
+def block_sum(store_id: str, path: str, block: Sequence[int], values: NDArray[Any]) -> int:
+    """Return the CRC-32C that tells a block of a small array from any other.
+
+    Parameters
+    ----------
+    store_id : str
+        32 hexadecimal digits.
+    path : str
+        Of the array, without a leading "/".
+    block : tuple of int
+        Position of the block along each axis.
+    values : ndarray
+        Those that are valid: rows, or chunks, that are committed.
+
+    Returns
+    -------
+    int
+        Over the id's 16 bytes; the path in UTF-8, and a zero; the positions, uint32 each; and the values in C order:
+        numbers little-endian, truth values one byte each, texts as their length (uint32) and UTF-8.
+    """
+    head = bytes.fromhex(store_id) + path.encode() + b"\0" + np.array(block, "<u4").tobytes()
+    if values.dtype == object:
+        texts = [str(text).encode() for text in values.ravel().tolist()]
+        body = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+    else:
+        body = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
+    return int(google_crc32c.value(head + body))
+
+
+def _grown(sums: Sequence[int], metadata: Metadata) -> list[int]:
+    """Make room for the checksums of an array that has grown along its growing axis, or shrunk: zeros where new."""
+    counts = [-(-size // block) for size, block in zip(metadata["shape"], block_shape(metadata), strict=True)]
+    # the one axis along which blocks are added is the last of extents, and the first of everything else
+    last = metadata["dimension_names"][-1] == "chunk"
+    other = math.prod(counts[:-1]) if last else math.prod(counts[1:])
+    if not other or not math.prod(counts):
+        return []
+    before = np.array(sums, np.int64).reshape((other, -1) if last else (-1, other))
+    grown = np.zeros((other, counts[-1]) if last else (counts[0], other), np.int64)
+    kept = tuple(map(slice, np.minimum(before.shape, grown.shape).tolist()))
+    grown[kept] = before[kept]
+    return [int(each) for each in grown.ravel()]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _encode_sums(sums: tuple[int, ...]) -> str:
+    return base64.b64encode(np.array(sums, "<u4").tobytes()).decode()
+
+
+def _decode_sums(text: str) -> tuple[int, ...]:
+    return tuple(np.frombuffer(base64.b64decode(text), "<u4").tolist())
+
+
+def _own_attributes(data: bytes, store: str) -> tuple[str, Any]:
+    """Find the document's text in a ``zarr.json``, and the checksum that stands beside it."""
+    if len(data) > LARGEST_DOCUMENT_BYTES:
+        raise FormatError(f"{store}: its zarr.json has at most {LARGEST_DOCUMENT_BYTES} bytes, found {len(data)}")
+    try:
+        attributes = json.loads(data)["attributes"]
+        text = attributes[ATTRIBUTE]
+        found = attributes.get(CHECKSUM)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        text = None
+    if not isinstance(text, str):
+        raise FormatError(
+            f"{store} is no norbert_store: its zarr.json has no attribute {ATTRIBUTE!r} with a document; "
+            "xarray.open_zarr opens other zarr data"
+        )
+    return text, found
+
+
+def _parse(text: str, store: str) -> dict[str, Any]:
+    try:
+        attributes = json.loads(text)
+        if not isinstance(attributes, dict) or _depth(attributes) > MOST_DEPTH:
+            raise FormatError(f"{store}: its document must be a JSON object of at most {MOST_DEPTH} levels")
+        # Python takes NaN, and half a surrogate pair, that can't be written again
+        json.dumps(attributes, allow_nan=False, ensure_ascii=False).encode()
+    except FormatError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{store}: its document isn't JSON: {error}") from None
+    return attributes
+
+
+def _depth(value: Any) -> int:
+    """Count how deep a JSON value is nested."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        inner = [child for each in level if isinstance(each, dict) for child in each.values()]
+        inner += [child for each in level if isinstance(each, list) for child in each]
+        level = [child for child in inner if isinstance(child, dict | list)]
+        if depth > MOST_DEPTH:
+            break
+    return depth
+
+
+def _check_version(attributes: Mapping[str, Any], store: str) -> None:
+    version = attributes.get("version")
+    match = re.fullmatch(r"(\d{1,9})\.\d{1,9}", version) if isinstance(version, str) else None
+    if match is None:
+        raise FormatError(f"{store}: its document has no version such as {VERSION!r}; found {version!r}")
+    if int(match[1]) > int(VERSION.split(".")[0]):
+        raise FormatError(
+            f"{store} is written in format {version}; this is norbert_store {__version__}, which reads up to "
+            f"format {VERSION}: upgrade norbert_store"
+        )
+    features = attributes.get("features", {})
+    needed = features.get("read", []) if isinstance(features, dict) else None
+    if needed:
+        raise FormatError(f"{store} needs features that norbert_store {__version__} can't read: {needed}; upgrade it")
+
+
+def _faults(attributes: Mapping[str, Any]) -> list[str]:
+    """All that is wrong with a document's keys."""
+    faults = [f"{key!r} is missing" for key in _REQUIRED if key not in attributes]
     faults += [
-        f"attribute {key!r} must be a whole number, found {attributes[key]!r}"
-        for key in ("tracks", "frames")
-        if key in attributes and _is_no_size(attributes[key])
+        f"{key!r} must be a whole number, found {attributes[key]!r}"
+        for key in ("tracks", "chunks", "revision", "edition")
+        if key in attributes and not _is_size(attributes[key])
     ]
+    if "id" in attributes and not (isinstance(attributes["id"], str) and _ID.fullmatch(attributes["id"])):
+        faults.append(f"'id' must be 32 hexadecimal digits, found {attributes['id']!r}")
     for key in ("targets", "channels"):
-        labels = attributes.get(key, [key])
-        if not isinstance(labels, list) or not labels or not all(isinstance(label, str) and label for label in labels):
-            faults.append(f"attribute {key!r} must be a list of names, found {labels!r}")
-        elif len(set(labels)) != len(labels):
-            faults.append(f"attribute {key!r} names something twice: {labels!r}")
+        faults += _name_faults(key, attributes.get(key, [key]))
     transform = attributes.get("transform", {"name": ""})
     if not isinstance(transform, dict) or not isinstance(transform.get("name"), str):
-        faults.append(f"attribute 'transform' must be an object with a name, found {transform!r}")
-    if not isinstance(attributes.get("encoder", {}), dict):
-        faults.append(f"attribute 'encoder' must be an object, found {attributes['encoder']!r}")
+        faults.append(f"'transform' must be an object with a name, found {transform!r}")
+    for key in ("encoder", "features", "sums"):
+        if not isinstance(attributes.get(key, {}), dict):
+            faults.append(f"{key!r} must be an object, found {attributes[key]!r}")
+    faults += _feature_faults(attributes.get("features"))
+    faults += [
+        f"{key!r} must be text, found {attributes[key]!r}"
+        for key in (*_ABOUT, "created", "modified", "created_with")
+        if not isinstance(attributes.get(key, ""), str)
+    ]
+    faults += _curve_faults(attributes.get("curve", PowerCurve().config))
+    faults += _layout_faults(attributes.get("layout"))
+    faults += _label_faults(attributes.get("labels", []))
+    return faults or [*_sum_faults(attributes), *_pending_faults(attributes)]
+
+
+def _feature_faults(features: Any) -> list[str]:
+    if not isinstance(features, dict):
+        return []
+    return [
+        f"'features' must have a list of names for {what!r}, found {names!r}"
+        for what in ("read", "write")
+        if not isinstance(names := features.get(what, []), list) or not all(isinstance(name, str) for name in names)
+    ]
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST_NUMBER
+
+
+def _name_faults(key: str, names: Any) -> list[str]:
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        return [f"{key!r} must be a list of names, found {names!r}"]
+    if len(set(names)) != len(names):
+        return [f"{key!r} names something twice: {names!r}"]
+    return []
+
+
+def _curve_faults(curve: Any) -> list[str]:
+    try:
+        expected = curve_from_config(curve).config
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+        return [f"'curve' can't be read: {error}"]
+    # a default might be another one some day
+    if not isinstance(curve, dict) or curve.keys() != expected.keys():
+        return [f"'curve' must be an object of {', '.join(expected)}; found {curve!r}"]
+    return []
+
+
+def _layout_faults(layout: Any) -> list[str]:
+    if not isinstance(layout, dict) or layout.keys() != set(_LAYOUT):
+        return [f"'layout' must be an object of {', '.join(_LAYOUT)}; found {layout!r}"]
+    limits = {"bins": LARGEST_SIDE, "chunk_frames": LARGEST_SIDE, "rows": LARGEST_BLOCK, "positions": LARGEST_BLOCK}
+    limits["shard_chunks"] = LARGEST_BLOCK
+    faults = [
+        f"'layout' must have {key} from 1 to {most}, found {layout[key]!r}"
+        for key, most in limits.items()
+        if not _is_size(layout[key]) or not 1 <= layout[key] <= most
+    ]
+    if not faults and layout["chunk_frames"] % BLOCK:
+        faults.append(f"'layout' must have chunk_frames that are a multiple of {BLOCK}, found {layout['chunk_frames']}")
     return faults
 
 
-def _inline_nodes(root: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
-    try:
-        nodes = dict(root["consolidated_metadata"]["metadata"])
-    except (KeyError, TypeError, ValueError):
-        faults.append("zarr.json has no inline consolidated metadata")
-        return {}
-    wanted = [MAGNITUDE, "target", "channel", "frequency", *(f"{TRACK_GROUP}/{column.name}" for column in BASE_COLUMNS)]
-    faults.extend(f"the array /{path} is missing" for path in wanted if not isinstance(nodes.get(path), dict))
-    return {path: node for path, node in nodes.items() if isinstance(node, dict)}
+def _label_faults(labels: Any) -> list[str]:
+    if not isinstance(labels, list):
+        return [f"'labels' must be a list, found {labels!r}"]
+    faults = []
+    for label in labels:
+        try:
+            label_column_of(**label)
+        except (TypeError, ValueError) as error:
+            faults.append(f"the label {label!r} can't be read: {error}")
+    for what in ("name", "key"):
+        seen = [label.get(what) for label in labels if isinstance(label, dict)]
+        if len(set(map(str, seen))) < len(seen):
+            faults.append(f"two labels have the same {what}: {seen!r}")
+    return faults
 
 
-def _read_layout(nodes: Mapping[str, Any], attributes: Mapping[str, Any] | None, faults: list[str]) -> Layout | None:
-    """Read chunks, shards, codecs and blocks from the arrays' metadata; attributes that are at fault are left out."""
-    before = len(faults)
-    try:
-        magnitude = nodes[MAGNITUDE]
-        shape = _four_sizes(magnitude["shape"])
-        shard = _four_sizes(magnitude["chunk_grid"]["configuration"]["chunk_shape"])
-        (sharding,) = magnitude["codecs"]
-        configuration = sharding["configuration"]
-        chunk = _four_sizes(configuration["chunk_shape"])
-        codecs = [dict(codec) for codec in configuration["codecs"]]
-        names = [codec["name"] for codec in codecs]
-        index_codecs = [codec["name"] for codec in configuration["index_codecs"]]
-        ready = (magnitude["data_type"], sharding["name"], index_codecs, configuration.get("index_location", "end"))
-        curve = curve_from_config(codecs[0].get("configuration", {}) if names[:1] == [QUANTIZE] else {})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        faults.append(f"the metadata of /{MAGNITUDE} can't be read: {error!r}")
-        return None
-    if ready != ("float32", "sharding_indexed", ["bytes", "crc32c"], "end"):
-        faults.append(f"/{MAGNITUDE} must be float32 in sharding_indexed with its index at the end, found {ready}")
-    rows = _read_rows(nodes.get(f"{TRACK_GROUP}/name"), faults)
-    if attributes is not None:
-        labelled = [len(attributes["targets"]), len(attributes["channels"]), attributes["frames"]]
-        if shape[:3] != labelled:
-            faults.append(f"/{MAGNITUDE} has shape {shape}; the attributes say {[*labelled, 'bins']}")
-    if chunk[:2] != [1, 1] or chunk[2] < 1 or chunk[2] % BLOCK or chunk[3] != shape[3]:
-        faults.append(f"chunks must be [1, 1, a multiple of {BLOCK}, {shape[3]}], found {chunk}")
-    elif shard[:2] != [1, shape[1]] or shard[2] % chunk[2] or shard[2] < 1 or shard[3] != shape[3]:
-        faults.append(f"shards must be [1, {shape[1]}, a multiple of {chunk[2]}, {shape[3]}], found {shard}")
-    own = names == [QUANTIZE, JPEG, "crc32c"]
-    if own and max(chunk) > LARGEST_SIDE:
-        faults.append(f"chunks must have sides of at most {LARGEST_SIDE}, which is what a JPEG can have; found {chunk}")
-    if len(faults) > before:
-        return None
-    return Layout(shape[3], chunk[2], shard[2] // chunk[2], curve, None if own else tuple(codecs), rows)
+def _sum_faults(attributes: Mapping[str, Any]) -> list[str]:
+    """Every block of every small array has a checksum, and nothing else."""
+    sums = dict(attributes.get("sums", {}))
+    if sums.pop("algorithm", None) != "crc32c":
+        return ["'sums' must be of the algorithm 'crc32c'"]
+    layout, targets = attributes["layout"], len(attributes["targets"])
+    rows = -(-attributes["tracks"] // layout["rows"])
+    blocks = dict.fromkeys((column.path for column in BASE_COLUMNS), rows)
+    blocks |= {f"{LABEL_GROUP}/{label['key']}": rows for label in attributes.get("labels", [])}
+    blocks |= {EXTENT: targets * -(-attributes["chunks"] // layout["positions"])}
+    blocks |= {"target": 1, "channel": 1, "frequency": 1}
+    faults = []
+    for path, count in blocks.items():
+        try:
+            found = len(base64.b64decode(sums[path], validate=True))
+        except (KeyError, TypeError, ValueError, binascii.Error):
+            found = -1
+        if found != 4 * count:
+            faults.append(f"'sums' must have {count} checksums of /{path}")
+    faults += [f"'sums' has checksums of /{path}, which isn't there" for path in sums.keys() - blocks.keys()]
+    return faults
 
 
-def _read_rows(names: Any, faults: list[str]) -> int:
-    """Read how many rows a block of the track table has."""
-    try:
-        (rows,) = names["chunk_grid"]["configuration"]["chunk_shape"]
-    except (KeyError, TypeError, ValueError):
-        rows = None
-    if _is_no_size(rows) or not 1 <= rows <= LARGEST_BLOCK:
-        faults.append(f"blocks of the track table must have from 1 to {LARGEST_BLOCK} rows, found {rows!r}")
-    return int(rows or 1)
-
-
-def _four_sizes(sizes: Any) -> list[int]:
-    if not isinstance(sizes, list) or len(sizes) != len(DIMENSIONS) or any(map(_is_no_size, sizes)):
-        raise ValueError(f"expected the sizes of {', '.join(DIMENSIONS)}, found {sizes!r}")
-    return sizes
-
-
-def _is_no_size(value: Any) -> bool:
-    return isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63
-
-
-def _shape_faults(nodes: Mapping[str, Any], attributes: Mapping[str, Any], layout: Layout) -> list[str]:
-    """Compare the other arrays' shapes with the attributes, by which they are read."""
-    targets, tracks = len(attributes["targets"]), attributes["tracks"]
-    shapes = {"target": [targets], "channel": [len(attributes["channels"])], "frequency": [layout.bins]}
-    shapes |= {path: [tracks] for path in nodes if path.startswith(f"{TRACK_GROUP}/")}
-    shapes[f"{TRACK_GROUP}/present"] = [tracks, targets]
+def _pending_faults(attributes: Mapping[str, Any]) -> list[str]:
+    pending = attributes.get("pending", [])
+    columns = [column.path for column in BASE_COLUMNS]
+    columns += [f"{LABEL_GROUP}/{label['key']}" for label in attributes.get("labels", [])]
+    allowed = re.compile(rf"({'|'.join(map(re.escape, [*columns, EXTENT, MAGNITUDE]))})/c(/\d{{1,16}})+")
+    if not isinstance(pending, list):
+        return [f"'pending' must be a list, found {pending!r}"]
     return [
-        f"/{path} has shape {nodes[path].get('shape')}; the attributes say {shape}"
-        for path, shape in shapes.items()
-        if path in nodes and nodes[path].get("shape") != shape
+        f"'pending' must not have {key!r}" for key in pending if not (isinstance(key, str) and allowed.fullmatch(key))
     ]
-
-
-def _read_labels(nodes: Mapping[str, Any], faults: list[str]) -> tuple[Column, ...]:
-    prefix = f"{TRACK_GROUP}/"
-    labels = []
-    for path, node in nodes.items():
-        name = path.removeprefix(prefix)
-        if not path.startswith(prefix) or name in BASE_NAMES:
-            continue
-        data_type = node.get("data_type")
-        if data_type not in ("string", "int64", "float64", "bool"):
-            faults.append(f"the column /{path} has data type {data_type!r}")
-            continue
-        fill = float("nan") if data_type == "float64" else node.get("fill_value")
-        labels.append(Column(name, data_type, fill, optional=data_type in ("string", "float64")))
-    return tuple(labels)

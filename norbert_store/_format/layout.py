@@ -8,18 +8,19 @@ on, shard ``s`` the chunks from ``s * shard_chunks`` on. What takes a number tak
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._spectra.levels import Curve
-from norbert_store.errors import FormatError
 
 MAGNITUDE = "magnitude"
 SHARD_CHUNKS = 64
 ROWS = 16384
+POSITIONS = 4096
 
 _Number = TypeVar("_Number", int, NDArray[np.int64])
 
@@ -56,18 +57,18 @@ class Layout:
         Chunks along time in a shard.
     curve : Curve
         Between magnitudes and levels.
-    codecs : tuple of dict, optional
-        What a chunk is encoded with, as zarr writes it; None where they are this format's own.
     rows : int
         Rows in a block of the track table.
+    positions : int
+        Chunks along time in a block of extents.
     """
 
     bins: int
     chunk_frames: int
     shard_chunks: int
     curve: Curve
-    codecs: tuple[dict[str, Any], ...] | None = None
     rows: int = ROWS
+    positions: int = POSITIONS
 
     # ---- frames and chunks
 
@@ -114,6 +115,13 @@ class Layout:
         """Chunks of the shards that a number of chunks takes: where the next bundle can begin."""
         return self.first_chunk(self.shards(chunks))
 
+    def by_shard(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Cut chunks where shards begin."""
+        while first < stop:
+            end = min(stop, self.first_chunk(self.shard_of(first) + 1))
+            yield first, end
+            first = end
+
     def shard_edges(self, start: int, frames: int) -> NDArray[np.int64]:
         """Frames at which shards begin, behind the first of some frames and up to their end."""
         size = self.shard_frames
@@ -136,26 +144,6 @@ class Layout:
     def block_rows(self, block: int, rows: int) -> range:
         """Rows of a block, of so many in all."""
         return range(block * self.rows, min((block + 1) * self.rows, rows))
-
-    # ---- codecs
-
-    def check_own_codecs(self, store: str, what: str) -> None:
-        """Raise unless chunks are encoded by this format's own codecs.
-
-        Parameters
-        ----------
-        store : str
-            Name of the store.
-        what : str
-            What can't be done otherwise, such as "has no levels".
-
-        Raises
-        ------
-        FormatError
-        """
-        if self.codecs is not None:
-            names = ", ".join(str(codec.get("name")) for codec in self.codecs)
-            raise FormatError(f"{store} {what}: its chunks are encoded by {names}")
 
 
 def shard_key(target: int, shard: int) -> str:

@@ -1,14 +1,11 @@
-r"""The bytes of one shard: chunks, then an index of where each lies (zarr's ``sharding_indexed``, index at the end).
+"""The bytes of one shard: chunks, then an index of where each lies (zarr's ``sharding_indexed``, index at the end).
 
 Conventions
 -----------
 A shard holds ``channels x chunks`` chunks of one target. Its index is little-endian ``uint64``
 (channels, chunks, 2), each entry offset and length in bytes, ``2**64 - 1`` twice for a chunk that isn't there;
 the CRC-32C of the index follows in 4 bytes. Every chunk ends with the CRC-32C of its own bytes, as zarr's ``crc32c``
-codec writes it. Entries may name the same bytes: equal chunks are stored once.
-
-Between chunks and index stands a place record, which zarr has no eye for: "norbert\0", target (``uint32``) and shard
-(``uint64``), little-endian, and their CRC-32C. It is read with the index, and tells a shard that was swapped.
+codec writes it. Entries may name the same bytes: equal chunks of one track are stored once.
 
 References
 ----------
@@ -18,7 +15,7 @@ Zarr version 3 specification, codecs "sharding_indexed" 1.0 and "crc32c" 1.0; RF
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import google_crc32c
@@ -32,10 +29,8 @@ CHECKSUM_BYTES = 4
 _RESIDUE = 0x48674BC7
 MISSING = 2**64 - 1
 LARGEST_FILE = 2**63 - 1
+LARGEST_SHARD = 2**32
 _ENTRY_BYTES = 16
-_SIGNATURE = b"norbert\0"
-_PLACE = "<8sIQ"
-PLACE_BYTES = struct.calcsize(_PLACE) + CHECKSUM_BYTES
 
 # A coefficient takes up to 26 bits in a baseline JPEG, and every byte of them may have to be escaped.
 _MOST_BYTES_PER_PIXEL = 8
@@ -50,10 +45,17 @@ def with_checksum(data: bytes) -> bytes:
     return data + struct.pack("<I", google_crc32c.value(data))
 
 
-def checksum_matches(data: bytes) -> bool:
-    """Whether bytes end with the CRC-32C of those before."""
+def checksum_matches(data: bytes, expected: int | None = None) -> bool:
+    """Whether bytes end with the CRC-32C of those before, and that is the one expected."""
+    if len(data) < CHECKSUM_BYTES or (expected is not None and stored_checksum(data) != expected):
+        return False
     # the CRC of anything that is followed by its own CRC is always the same: nothing needs to be copied
-    return len(data) >= CHECKSUM_BYTES and google_crc32c.value(data) == _RESIDUE
+    return bool(google_crc32c.value(data) == _RESIDUE)
+
+
+def stored_checksum(data: bytes) -> int:
+    """Read the CRC-32C at the end of some bytes."""
+    return int.from_bytes(data[-CHECKSUM_BYTES:], "little")
 
 
 def without_checksum(data: bytes) -> bytes:
@@ -75,42 +77,14 @@ def largest_chunk(chunk_frames: int, bins: int) -> int:
     return _MOST_BYTES_PER_PIXEL * chunk_frames * columns + _MOST_HEADER_BYTES
 
 
-def place_record(target: int, shard: int) -> bytes:
-    """Return the bytes that stand before a shard's index."""
-    return with_checksum(struct.pack(_PLACE, _SIGNATURE, target, shard))
-
-
 def index_bytes(channels: int, chunks: int) -> int:
     """Length of a shard's index with its checksum."""
     return channels * chunks * _ENTRY_BYTES + CHECKSUM_BYTES
 
 
-def tail_bytes(channels: int, chunks: int) -> int:
-    """Length of a shard's place record and index: what a reader reads first."""
-    return PLACE_BYTES + index_bytes(channels, chunks)
-
-
-def check_place(tail: bytes, target: int, shard: int) -> None:
-    """Compare the place record at the beginning of a shard's tail with where the shard was found.
-
-    Raises
-    ------
-    DamagedError
-        If the record tells another place. Shards that others wrote have no record, and pass.
-    """
-    record = tail[:PLACE_BYTES]
-    if not record.startswith(_SIGNATURE):
-        return
-    if len(record) < PLACE_BYTES:
-        raise DamagedError(f"a shard's place record takes {PLACE_BYTES} bytes, found {len(record)}")
-    _, found_target, found_shard = struct.unpack(_PLACE, without_checksum(record))
-    if (found_target, found_shard) != (target, shard):
-        raise DamagedError(
-            f"this is the shard {found_shard} of target {found_target}; expected shard {shard} of target {target}"
-        )
-
-
-def pack(encoded: Mapping[ChunkPlace, bytes], channels: int, chunks: int, target: int = 0, shard: int = 0) -> bytes:
+def pack(
+    encoded: Mapping[ChunkPlace, bytes], channels: int, chunks: int, owners: Sequence[int] | None = None
+) -> tuple[bytes, NDArray[np.uint32]]:
     """Put encoded chunks into the bytes of a shard.
 
     Parameters
@@ -119,24 +93,33 @@ def pack(encoded: Mapping[ChunkPlace, bytes], channels: int, chunks: int, target
         Each with its checksum. What isn't named is marked as not there.
     channels, chunks : int
         Size of the shard.
-    target, shard : int
-        Positions of its target, and of the shard along the packed axis.
+    owners : sequence of int, optional
+        For each chunk, a number of the track that it belongs to; only chunks of one track share bytes.
 
     Returns
     -------
-    bytes
-        Time-outer, channel-inner, so that an excerpt of all channels is one range; equal chunks stand once.
+    data : bytes
+        Time-outer, channel-inner, so that an excerpt of all channels is one range; equal chunks of a track stand once.
+    extents : ndarray of uint32
+        (3, channels, chunks): offset, length with checksum, and checksum of each chunk; 0 where there is none.
     """
     index = np.full((channels, chunks, 2), MISSING, "<u8")
-    offsets: dict[bytes, int] = {}
+    extents = np.zeros((3, channels, chunks), np.uint32)
+    offsets: dict[tuple[int, bytes], int] = {}
+    pieces: list[bytes] = []
     end = 0
     for channel, chunk in sorted(encoded, key=lambda place: (place[1], place[0])):
         data = encoded[channel, chunk]
-        if data not in offsets:
-            offsets[data] = end
+        owner = 0 if owners is None else owners[chunk]
+        offset = offsets.setdefault((owner, data), end)
+        if offset == end:
+            pieces.append(data)
             end += len(data)
-        index[channel, chunk] = offsets[data], len(data)
-    return b"".join(offsets) + place_record(target, shard) + with_checksum(index.tobytes())
+        index[channel, chunk] = offset, len(data)
+        extents[:, channel, chunk] = offset, len(data), stored_checksum(data)
+    if end >= LARGEST_SHARD:
+        raise ValueError(f"a shard has less than {LARGEST_SHARD} bytes, found {end}; use fewer chunks in a shard")
+    return b"".join(pieces) + with_checksum(index.tobytes()), extents
 
 
 @dataclass(frozen=True)
@@ -191,15 +174,3 @@ class ShardIndex:
         """Offset and length in bytes of a chunk with its checksum; None where it isn't there."""
         offset, length = self.entries[channel, chunk].tolist()
         return None if offset == MISSING else (offset, length)
-
-
-def read_tail(tail: bytes, channels: int, chunks: int, target: int, shard: int) -> ShardIndex:
-    """Read the last `tail_bytes` of a shard, and check that it is the one that was looked for.
-
-    Raises
-    ------
-    DamagedError
-        As `check_place` and `ShardIndex.parse`.
-    """
-    check_place(tail, target, shard)
-    return ShardIndex.parse(tail[-index_bytes(channels, chunks) :], channels, chunks)

@@ -1,10 +1,10 @@
-"""The track table: its columns, and what a row may hold.
+"""The track table: what the store keeps of each track, and the labels that users give.
 
 Conventions
 -----------
-A row is a dict with a value for every column. Columns are zarr arrays below ``/track`` with the dimension "track", in
-blocks of `norbert_store._format.layout.Layout.rows` rows. Besides the columns of `BASE_COLUMNS` there is one for each
-plain label of the source (genre, artist, ...), whose type is that of its first value.
+A row is a dict with a value for every column. What the store itself keeps are arrays below ``/track``; labels, under
+whatever name, are arrays below ``/label``, named by keys that the document maps to names. All have the dimension
+"track", in blocks of `norbert_store._format.layout.Layout.rows` rows.
 """
 
 from __future__ import annotations
@@ -12,22 +12,35 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from norbert_store.errors import TrackError
 
 TRACK_GROUP = "track"
+LABEL_GROUP = "label"
 
-Label = str | bool | int | float
+Label = str | bool | int | float | Sequence[str] | None
+"""A label's value: text, truth, a number, or several texts; None where it isn't known."""
 
-# what a column takes, by its data type
-_FITS = {"string": ("string",), "bool": ("bool",), "int64": ("int64",), "float64": ("float64", "int64")}
+_KEY = re.compile(r"[0-9]{1,9}")
+_NO_LABELS = frozenset(("name", "split"))  # columns of the table of tracks, under the same names
+_LARGEST_INTEGER = 2**63 - 1
+_EXACT_IN_FLOAT = 2**53
+LONGEST_TEXT = 2**20  # in UTF-8, bytes
 
-_LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\- ]*")
+# by the type of a label: data type and fill value of its array; the fill value stands for "not known"
+_LABEL_TYPES: dict[str, tuple[str, Any]] = {
+    "string": ("string", ""),
+    "strings": ("string", ""),  # a JSON list
+    "int64": ("int64", -(2**63)),
+    "float64": ("float64", math.nan),
+    "bool": ("int8", -1),
+}
 
 
 @dataclass(frozen=True)
@@ -37,34 +50,96 @@ class Column:
     Attributes
     ----------
     name : str
+    type : str
+        "string", "strings" (a list of texts), "int64", "float64" or "bool".
     data_type : str
-        "string", "int64", "float64" or "bool", as zarr calls them.
+        What the array holds, as zarr calls it.
     fill_value : object
         What stands where no value was given.
-    optional : bool
-        Whether a row may leave the value out; whole numbers and truth values have nothing to stand for "not known".
+    path : str
+        Of its array.
+    key : str
+        Of a label's array, below ``/label``; empty for what the store itself keeps.
     """
 
     name: str
+    type: str
     data_type: str
-    fill_value: Any
-    optional: bool = False
+    fill_value: Any = field(compare=False)  # NaN isn't equal to itself; it follows from the type
+    path: str
+    key: str = ""
+
+    @property
+    def by_target(self) -> bool:
+        """Whether there is a value for each target."""
+        return self.path == PRESENT
+
+    def to_array(self, values: Sequence[Any]) -> NDArray[Any]:
+        """Return what the array holds for some values; None for what isn't known."""
+        if self.type == "strings":
+            values = [None if value is None else json.dumps(list(value), ensure_ascii=False) for value in values]
+        values = [self.fill_value if value is None else value for value in values]
+        return np.array(values, dtype=object if self.data_type == "string" else self.data_type)
+
+    def value(self, stored: Any) -> Any:
+        """Return one value as users gave it; None for what isn't known."""
+        if not self.key:
+            return stored
+        if self.type in ("string", "strings"):
+            return None if stored == "" else json.loads(stored) if self.type == "strings" else str(stored)
+        if self.type == "float64":
+            return None if math.isnan(stored) else float(stored)
+        if stored == self.fill_value:
+            return None
+        return bool(stored) if self.type == "bool" else int(stored)
+
+    def values(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Return values as an array for people: numbers where all are known, floats with NaN, or objects with None."""
+        if not self.key or self.type in ("float64", "string"):
+            return stored
+        if self.type != "strings" and not (stored == self.fill_value).any():
+            return stored.astype(self.type)
+        known = stored != self.fill_value
+        if self.type == "int64" and (np.abs(stored[known]) < _EXACT_IN_FLOAT).all():
+            return np.where(known, stored, np.nan)
+        found = np.empty(len(stored), object)
+        found[:] = [self.value(each) for each in stored.tolist()]
+        return found
 
 
+def _base(name: str, data_type: str, fill_value: Any) -> Column:
+    return Column(name, data_type, data_type, fill_value, f"{TRACK_GROUP}/{name}")
+
+
+PRESENT = f"{TRACK_GROUP}/present"
 BASE_COLUMNS = (
-    Column("name", "string", ""),
-    Column("split", "string", ""),
-    Column("source", "string", ""),
-    Column("start", "int64", 0),
-    Column("frames", "int64", 0),
-    Column("samples", "int64", 0),
-    Column("present", "bool", False),
-    Column("metadata", "string", "{}"),
+    _base("name", "string", ""),
+    _base("split", "string", ""),
+    _base("source", "string", ""),
+    _base("start", "int64", 0),
+    _base("frames", "int64", 0),
+    _base("samples", "int64", 0),
+    _base("present", "bool", False),
+    _base("metadata", "string", "{}"),
 )
-BASE_NAMES = frozenset(column.name for column in BASE_COLUMNS)
 
-# a dimension of the table, and the name of zarr's own documents
-_TAKEN_NAMES = BASE_NAMES | {"target", "zarr.json"}
+
+def label_column_of(name: str, type: str, key: str) -> Column:  # noqa: A002  # as the document calls it
+    """Return the column of a label that a document describes.
+
+    Raises
+    ------
+    ValueError
+        If it breaks the format.
+    """
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise ValueError("it needs a key of 1 to 9 digits")
+    if not isinstance(name, str):
+        raise ValueError("its name must be text")
+    _check_label_name(name)
+    if type not in _LABEL_TYPES:
+        raise ValueError(f"its type must be one of {', '.join(_LABEL_TYPES)}")
+    return Column(name, type, *_LABEL_TYPES[type], f"{LABEL_GROUP}/{key}", key)
 
 
 def check_text(what: str, text: Any) -> str:
@@ -81,6 +156,8 @@ def check_text(what: str, text: Any) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise TrackError(f"{what} {text!r} can't be written as UTF-8; decode it from the right encoding") from None
+    if len(text.encode()) > LONGEST_TEXT:
+        raise TrackError(f"{what} takes at most {LONGEST_TEXT} bytes, found {len(text.encode())}")
     return str(text)
 
 
@@ -114,35 +191,42 @@ def metadata_text(metadata: Mapping[str, Any] | None) -> str:
     return check_text("metadata", text)
 
 
-def label_column(name: str, value: Any) -> Column:
-    """Return the column for a label, by its first value.
+def label_type(name: str, value: Any) -> str:
+    """Tell the type of a label by a value.
 
     Raises
     ------
     TrackError
-        If the name is taken or no plain one, or the value is neither text nor a number.
+        If the name can't be one, or the value is none that is kept.
     """
-    if not isinstance(name, str) or not _LABEL_NAME.fullmatch(name) or name.endswith((" ", ".")):
-        raise TrackError(f"the label {name!r} must be made of letters, digits, '_', '-', '.' and spaces")
-    if name in _TAKEN_NAMES:
-        raise TrackError(f"the label {name!r} is taken in every track table; use another name")
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, bool):
-        return Column(name, "bool", False)
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
+    _check_label_name(check_text("a label's name", name))
+    if isinstance(value, bool | np.bool_):
+        return "bool"
+    if isinstance(value, int | np.integer):
+        if not -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER:
             raise TrackError(f"the label {name!r} takes whole numbers of 64 bits, found {value}; give it as text")
-        return Column(name, "int64", 0)
-    if isinstance(value, float):
-        return Column(name, "float64", math.nan, optional=True)
+        return "int64"
+    if isinstance(value, float | np.floating):
+        return "float64"
     if isinstance(value, str):
-        return Column(name, "string", "", optional=True)
-    raise TrackError(f"the label {name!r} must be a str, bool, int or float, found {value!r}")
+        check_text(f"the label {name!r}", value)
+        return "string"
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        for each in value:
+            check_text(f"the label {name!r}", each)
+        return "strings"
+    raise TrackError(f"the label {name!r} must be text, a truth value, a number or a list of texts; found {value!r}")
 
 
-def check_labels(labels: Mapping[str, Label] | None, columns: Iterable[Column], rows: int) -> dict[str, Column]:
-    """Check a track's labels against the columns so far, and return the columns that are new.
+def _check_label_name(name: str) -> None:
+    if not name.strip() or name.startswith("_"):
+        raise TrackError(f"a label's name must not be empty or begin with '_', found {name!r}")
+    if name in _NO_LABELS:
+        raise TrackError(f"a track's {name} is no label; give it as {name}=")
+
+
+def new_labels(labels: Mapping[str, Label] | None, columns: Iterable[Column]) -> tuple[Column, ...]:
+    """Check a track's labels against those so far, and return the columns that are new.
 
     Parameters
     ----------
@@ -150,33 +234,23 @@ def check_labels(labels: Mapping[str, Label] | None, columns: Iterable[Column], 
         Of the track; None stands for "not known".
     columns : iterable of Column
         Those of the labels so far.
-    rows : int
-        Tracks so far.
 
     Raises
     ------
     TrackError
-        If a label has another type than before, or is missing where there is nothing to stand for "not known".
+        If a label has another type than before.
     """
     if not isinstance(labels, Mapping | None):
         raise TrackError(f"labels must be a mapping, found {type(labels).__name__}")
-    labels = {name: value for name, value in (labels or {}).items() if value is not None}
     known = {column.name: column for column in columns}
-    new: dict[str, Column] = {}
-    for name, value in labels.items():
-        column = label_column(name, value)
+    next_key = 1 + max((int(column.key) for column in known.values()), default=-1)
+    new: list[Column] = []
+    for name, value in (labels or {}).items():
+        if value is None:
+            continue
+        found = label_type(name, value)
         if name not in known:
-            if rows and not column.optional:
-                raise TrackError(
-                    f"the label {name!r} is new, and {column.data_type} has nothing to stand for 'not "
-                    f"known' in the {rows} tracks before; give it for every track, or as text or float"
-                )
-            new[name] = column
-        elif column.data_type not in _FITS[known[name].data_type]:
-            raise TrackError(f"the label {name!r} was {known[name].data_type} before, now found {value!r}")
-        if isinstance(value, str):
-            check_text(f"the label {name!r}", value)
-    for name, column in known.items():
-        if name not in labels and not column.optional:
-            raise TrackError(f"the label {name!r} is missing; {column.data_type} has nothing to stand for 'not known'")
-    return new
+            new.append(label_column_of(name, found, str(next_key + len(new))))
+        elif found != known[name].type and (found, known[name].type) != ("int64", "float64"):
+            raise TrackError(f"the label {name!r} was {known[name].type} before, now found {value!r}")
+    return tuple(new)

@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._format.arrays import zarr_array
-from norbert_store._format.layout import MAGNITUDE, ChunkAt
+from norbert_store._format.layout import ChunkAt
 from norbert_store._jpeg.layout import Segments
 from norbert_store._jpeg.rows import RowDecoder
 from norbert_store._lazy import lazy
-from norbert_store._read.chunks import BATCH_BYTES, Chunks, EncodedChunk
+from norbert_store._read.chunks import BATCH_BYTES, Chunks, EncodedChunk, Extent
 from norbert_store._read.snapshot import Snapshot
 from norbert_store._read.threads import for_each
 from norbert_store._spectra.levels import LookUp, table
@@ -99,7 +98,7 @@ class Frames:
         self.table = table(self.snapshot.layout.curve)
         self._layout = self.snapshot.layout
         self._decoder = RowDecoder(self._layout.chunk_frames, self._layout.bins)
-        self._checked: Recent[tuple[str, int, bytes], Segments] = Recent(_CHECKED_BYTES_KEPT)
+        self._checked: Recent[Extent, Segments] = Recent(_CHECKED_BYTES_KEPT)
 
     @classmethod
     def open(cls, place: Location | Storage) -> Frames:
@@ -121,8 +120,6 @@ class Frames:
         """
         out = np.empty(self._shape(wanted), np.float32)
         with self.snapshot.naming():
-            if self._layout.codecs is not None:
-                return self._magnitude_by_zarr(wanted, out)
             self._read(wanted, out, self._magnitudes, np.nan)
         return out
 
@@ -133,17 +130,11 @@ class Frames:
         ------
         DamagedError
             As `magnitude`.
-        FormatError
-            If the store's codecs are others than this format's, so that it has no levels.
         """
-        self._check_own_codecs()
         out = np.empty(self._shape(wanted), np.uint8)
         with self.snapshot.naming():
             self._read(wanted, out, _LEVELS, 0)
         return out
-
-    def _check_own_codecs(self) -> None:
-        self._layout.check_own_codecs(self.snapshot.name, "has no levels")
 
     def _shape(self, wanted: Wanted) -> tuple[int, int, int, int]:
         bins = len(range(*wanted.bins.indices(self._layout.bins)))
@@ -201,10 +192,7 @@ class Frames:
         ------
         DamagedError
             If a chunk that must be there isn't, is cut short, or fails its checksum.
-        FormatError
-            If the store's codecs are others than this format's.
         """
-        self._check_own_codecs()
         with self.snapshot.naming():
             self._read_requests(requests, look_up, missing)
 
@@ -260,13 +248,13 @@ class Frames:
                 out[...] = missing
                 continue
             # channels that are equal share their bytes
-            if channel == 0 or decoded is None or chunk.identity != decoded.identity:
+            if channel == 0 or decoded is None or chunk.extent != decoded.extent:
                 if request.picks is not None:
                     end = start + int(request.picks[-1]) + 1
                 try:
                     levels = self._rows(chunk, begin - first, end - first)[:, request.bins]
                 except JpegError as error:
-                    key, offset, _ = chunk.identity
+                    key, offset = chunk.extent[:2]
                     at = ChunkAt(request.target, request.channels[channel], self._layout.chunk_of(first), request.row)
                     raise DamagedError(str(error), key=key, offset=offset, at=at) from error
                 decoded = chunk
@@ -274,34 +262,12 @@ class Frames:
 
     def _rows(self, chunk: EncodedChunk, first: int, stop: int) -> NDArray[np.uint8]:
         """Decode rows of a chunk, whose header and markers are checked when it is read for the first time."""
-        segments = self._checked.get(chunk.identity)
+        segments = self._checked.get(chunk.extent)
         if segments is None:
             segments = self._decoder.segments(chunk.data)
             if segments is not None:
-                self._checked.put(chunk.identity, segments, len(segments.ends) * 4 + _CHECKED_OVERHEAD_BYTES)
+                self._checked.put(chunk.extent, segments, len(segments.ends) * 4 + _CHECKED_OVERHEAD_BYTES)
         return self._decoder.decode(chunk.data, first, stop, segments)
-
-    def _magnitude_by_zarr(self, wanted: Wanted, out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Read chunks of codecs that zarr knows; what these raise can be anything."""
-        storage, (targets, channels, frames, bins, row) = self.snapshot.storage, wanted
-        try:
-            array = zarr_array(storage.store, MAGNITUDE, self.snapshot.arrays[MAGNITUDE])
-        except Exception as error:
-            raise DamagedError(f"its metadata can't be used: {error}", key=MAGNITUDE) from error
-        for i, target in enumerate(targets):
-            for j, channel in enumerate(channels):
-                try:
-                    out[i, j] = array.oindex[target, channel, frames, bins]
-                except Exception as error:
-                    at = ChunkAt(target, channel, self._layout.chunk_of(int(frames[0])), row)
-                    raise DamagedError(f"it can't be read: {error}", key=MAGNITUDE, at=at) from error
-                # for zarr, what is missing is NaN, whether it must be there or not
-                for number in np.unique(self._layout.chunk_of(frames[np.isnan(out[i, j]).any(axis=-1)])).tolist():
-                    at = ChunkAt(target, channel, number, row)
-                    if self.snapshot.must_be_there(at):
-                        raise DamagedError("the chunk is missing", key=MAGNITUDE, at=at)
-        self.snapshot.check_current()
-        return out
 
 
 def _groups(frames: NDArray[np.int64], size: int) -> Iterator[slice]:

@@ -17,18 +17,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._format.arrays import MOST_BLOCK_BYTES, block_key, decode_block, empty_block
-from norbert_store._format.document import MOST_DOCUMENT_BYTES, ROOT_KEY, Document
+from norbert_store._format.arrays import LARGEST_BLOCK_BYTES, block_key, empty_block, valid_part
+from norbert_store._format.document import EXTENT, MOST_DOCUMENT_BYTES, ROOT_KEY, Document, block_sum
 from norbert_store._format.layout import ChunkAt
-from norbert_store._format.table import TRACK_GROUP
+from norbert_store._format.table import LABEL_GROUP, PRESENT, TRACK_GROUP
 from norbert_store._lazy import lazy
 from norbert_store._spectra.bins import StoredTransform, transform_from_config
 from norbert_store._storage.cache import Recent
 from norbert_store._storage.storage import Location, Storage
-from norbert_store.errors import DamagedError, FormatError, NorbertStoreError, StoreNotFoundError
+from norbert_store.errors import (
+    DamagedError,
+    FormatError,
+    NorbertStoreError,
+    StoreChangedError,
+    StoreNotFoundError,
+    StoreReplacedError,
+)
 
-_COLUMN_BYTES_KEPT = 256 * 2**20
+_BLOCK_BYTES_KEPT = 256 * 2**20
 _TEXT_BYTES = 100
+
+# columns of which a value changes only with the edition
+_OF_EDITION = ("name", "start", "frames", "samples")
 
 
 class Snapshot:
@@ -45,8 +55,8 @@ class Snapshot:
         self.document = document
         self.layout = document.layout
         self.root_bytes = b""  # as they were read, for who checks what other programs read of them
-        self._root_state: tuple[int, ...] | None = None
-        self._blocks: Recent[tuple[str, int], NDArray[Any]] = Recent(_COLUMN_BYTES_KEPT)
+        self._newest = document  # of the same rows, perhaps with others behind them, and other labels
+        self._blocks: Recent[tuple[str, tuple[int, ...]], NDArray[Any]] = Recent(_BLOCK_BYTES_KEPT)
 
     @classmethod
     def open(cls, place: Location | Storage) -> Snapshot:
@@ -60,14 +70,16 @@ class Snapshot:
             If what is there is no store, breaks the format, or is newer than this library.
         """
         storage = place if isinstance(place, Storage) else Storage(place)
-        state = storage.state(ROOT_KEY)
         data = storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES)
         if data is None:
             raise StoreNotFoundError(f"there is no store at {storage.name}: expected a {ROOT_KEY} there")
         snapshot = cls(storage, Document.from_json(data, storage.name))
         snapshot.root_bytes = data
-        snapshot._root_state = state
         return snapshot
+
+    def moved_on(self, document: Document) -> Snapshot:
+        """Return the state that this process has just committed, of the same rows."""
+        return Snapshot(self.storage, document)
 
     def __getstate__(self) -> dict[str, Any]:
         # what the document tells is quickly made again
@@ -107,28 +119,59 @@ class Snapshot:
             )
         return transform
 
-    def check_current(self, in_doubt: bool = False) -> None:
-        """Check, after something was read, that the store is still the one that was opened, perhaps with more tracks.
-
-        In a folder, a look at the document's file tells whether there is anything to check; elsewhere it would cost a
-        request, and is done ``in_doubt`` alone.
+    def look_again(self) -> bool:
+        """Read the document again, after something didn't fit it; tell whether there is a newer one to go by.
 
         Raises
         ------
-        DamagedError
-            If it isn't.
+        StoreReplacedError
+            If there is another store at the location now, an older state of this one, or one that went on in another
+            way.
+        StoreChangedError
+            If rows have moved since this one was opened.
         """
-        state = self.storage.state(ROOT_KEY)
-        if state == self._root_state and not in_doubt:
-            return
         data = self.storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES)
         if data is None:
             raise StoreNotFoundError(f"the store at {self.name} isn't there any more")
-        then, now = self.document, Document.from_json(data, self.name)
-        same = all(getattr(then, part) == getattr(now, part) for part in ("layout", "targets", "channels", "transform"))
-        if not same or now.tracks < then.tracks or now.frames < then.frames:
-            raise DamagedError("it was replaced since it was opened, or lost tracks; open it again", store=self.name)
-        self._root_state = state
+        newest, known = Document.from_json(data, self.name), self._newest
+        if newest.id != self.document.id:
+            raise StoreReplacedError(f"{self.name} was replaced by another store since it was opened; open it again")
+        if newest.edition != self.document.edition:
+            raise StoreChangedError(f"tracks of {self.name} have moved since it was opened; open it again")
+        if self.document.revision <= newest.revision < known.revision:  # another thread has looked since
+            return False
+        if newest == known:
+            return False
+        if newest.revision <= known.revision or not self._is_followed_by(newest):
+            raise StoreReplacedError(
+                f"{self.name} was replaced by an older state of itself, or by a copy that was written to in another "
+                "way, since it was opened; open it again"
+            )
+        self._newest = newest
+        return True
+
+    def _is_followed_by(self, newest: Document) -> bool:
+        """Whether a document is of a later state of these rows, whose names and places change only with the edition."""
+        rows = self.document.tracks
+        full, rest = divmod(rows, self.layout.rows)
+        if newest.layout != self.layout or newest.tracks < rows or newest.chunks < self.document.chunks:
+            return False
+        for path in (f"{TRACK_GROUP}/{name}" for name in _OF_EDITION):
+            if newest.sums[path][:full] != self.document.sums[path][:full]:
+                return False
+            if rest and not self._begins_alike(newest, path, (full,)):
+                return False
+        return True
+
+    def _begins_alike(self, newest: Document, path: str, block: tuple[int, ...]) -> bool:
+        """Whether a block of a newer document begins with what is valid here."""
+        key = block_key(path, block)
+        try:
+            values = newest.check_block(path, block, self._get(key, newest))
+        except DamagedError as error:
+            raise DamagedError(error.problem, key=key, store=self.name) from error
+        valid = valid_part(self.arrays[path], block, values)
+        return block_sum(self.document.id, path, block, valid) == self.document.sums[path][block[0]]
 
     # ---- the track table, and the labels of axes
 
@@ -143,18 +186,18 @@ class Snapshot:
         Raises
         ------
         DamagedError
-            If it is missing, or fails its checksum.
+            If it is missing, or isn't what the document says.
         """
-        (values,) = self._read_blocks([(path, 0)])
+        (values,) = self.read_blocks([(path, (0,))])
         return values
 
     def column(self, name: str) -> NDArray[Any]:
-        """Read a whole column of the track table; text as objects.
+        """Read a whole column of the track table, or a label by its path, as it is stored; text as objects.
 
         Raises
         ------
         DamagedError
-            As all that follow: if a part of it is missing, or fails its checksum.
+            As all that follow: if a part of it is missing, or isn't what the document says.
         """
         return self.columns([name])[name]
 
@@ -162,29 +205,35 @@ class Snapshot:
         """Read whole columns, all at once."""
         blocks = range(max(1, self.layout.blocks(self.document.tracks)))
         names = list(names)
-        found = self._load_blocks([(name, block) for name in names for block in blocks])
-        return {name: np.concatenate([found[name, block] for block in blocks]) for name in names}
+        found = self._load([self._block_at(name, block) for name in names for block in blocks])
+        return {name: np.concatenate([found[self._block_at(name, block)] for block in blocks]) for name in names}
 
     def column_block(self, name: str, block: int) -> NDArray[Any]:
         """Read one block of a column; of a table of several blocks, without remembering it."""
+        at = self._block_at(name, block)
         if self.document.tracks <= self.layout.rows:
-            return self._load_blocks([(name, block)])[name, block]
-        (values,) = self._read_blocks([(f"{TRACK_GROUP}/{name}", block)])
+            return self._load([at])[at]
+        (values,) = self.read_blocks([at])
         return values
 
     def cell(self, name: str, row: int) -> Any:
         """Read one row of a column."""
         block, within = self.layout.block_of(row)
-        values = self._blocks.get((name, block))
+        at = self._block_at(name, block)
+        values = self._blocks.get(at)
         if values is None:
-            values = self._load_blocks([(name, block)])[name, block]
+            values = self._load([at])[at]
         return values[within]
 
     def cells(self, names: Sequence[str], row: int) -> list[Any]:
         """Read one row of some columns, all at once."""
         block, within = self.layout.block_of(row)
-        found = self._load_blocks([(name, block) for name in names])
-        return [found[name, block][within] for name in names]
+        found = self._load([self._block_at(name, block) for name in names])
+        return [found[self._block_at(name, block)][within] for name in names]
+
+    def _block_at(self, name: str, block: int) -> tuple[str, tuple[int, ...]]:
+        path = name if name.startswith(f"{LABEL_GROUP}/") else f"{TRACK_GROUP}/{name}"
+        return path, (block, 0) if path == PRESENT else (block,)
 
     def spans(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Read where tracks start along the packed axis, and how many frames they have.
@@ -221,32 +270,104 @@ class Snapshot:
                 track=str(self.cell("name", row)),
             )
 
-    def _load_blocks(self, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], NDArray[Any]]:
-        """Read blocks (column, block), or remember them."""
+    # ---- where chunks lie
+
+    def extents(self, target: int, first: int, stop: int) -> NDArray[np.uint32]:
+        """Read where chunks lie in their shards: (parts, channels, chunks), see `EXTENT_PARTS`.
+
+        Parameters
+        ----------
+        target : int
+        first, stop : int
+            Along the packed axis.
+
+        Raises
+        ------
+        DamagedError
+            If they are missing, or aren't what the document says.
+        """
+        size = self.layout.positions
+        block, last = first // size, (stop - 1) // size
+        if block == last:
+            return self._extent_block(target, block)[..., first - block * size : stop - block * size]
+        self._load([(EXTENT, (target, 0, 0, number)) for number in range(block, last + 1)])
+        some = np.concatenate([self._extent_block(target, number) for number in range(block, last + 1)], axis=-1)
+        return some[..., first - block * size : stop - block * size]
+
+    def _extent_block(self, target: int, block: int) -> NDArray[np.uint32]:
+        at = EXTENT, (target, 0, 0, block)
+        values = self._blocks.get(at)
+        if values is None:
+            values = self._load([at])[at]
+        return values[0]
+
+    def forget_extents(self, target: int, number: int) -> None:
+        """Forget where a chunk lies, because it doesn't lie there any more."""
+        self._blocks.drop((EXTENT, (target, 0, 0, number // self.layout.positions)))
+
+    def load_extents(self, wanted: Iterable[tuple[int, int]]) -> None:
+        """Read the extents of some chunks (target, position), all at once, to be remembered."""
+        size = self.layout.positions
+        self._load(sorted({(EXTENT, (target, 0, 0, number // size)) for target, number in wanted}))
+
+    # ---- blocks
+
+    def _load(self, wanted: Sequence[tuple[str, tuple[int, ...]]]) -> dict[tuple[str, tuple[int, ...]], NDArray[Any]]:
+        """Read blocks of small arrays (path, position), or remember them."""
         found = {at: values for at in wanted if (values := self._blocks.get(at)) is not None}
         missing = [at for at in wanted if at not in found]
         if missing:
-            blocks = self._read_blocks([(f"{TRACK_GROUP}/{name}", block) for name, block in missing])
-            for at, values in zip(missing, blocks, strict=True):
+            for at, values in zip(missing, self.read_blocks(missing), strict=True):
                 size = _TEXT_BYTES * values.size if values.dtype == object else values.nbytes
                 self._blocks.put(at, values, size)
                 found[at] = values
         return found
 
-    def _read_blocks(self, wanted: Sequence[tuple[str, int]]) -> Iterator[NDArray[Any]]:
-        """Read blocks of small arrays: (array, block)."""
-        keys = [block_key(path, self.arrays[path], block) for path, block in wanted]
-        found = self.storage.get_many(keys, MOST_BLOCK_BYTES)
-        self.check_current()
-        for (path, block), key, data in zip(wanted, keys, found, strict=True):
-            metadata = self.arrays[path]
-            if data is None and 0 not in metadata["shape"]:
-                raise DamagedError("the file is missing", key=key, store=self.name)
-            try:
-                values = empty_block(metadata) if data is None else decode_block(metadata, data)
-            except DamagedError as error:
-                raise DamagedError(f"the file can't be read: {error}", key=key, store=self.name) from error
-            yield values[: metadata["shape"][0] - block * len(values)]
+    def read_blocks(self, wanted: Sequence[tuple[str, tuple[int, ...]]]) -> list[NDArray[Any]]:
+        """Read blocks (path, position), all at once: of each what belongs to this state.
+
+        Raises
+        ------
+        DamagedError
+            If one is missing, or isn't what the document says.
+        """
+        found = self.storage.get_many([self.places_of(block_key(*at))[0] for at in wanted], LARGEST_BLOCK_BYTES)
+        return [self._checked(path, block, data) for (path, block), data in zip(wanted, found, strict=True)]
+
+    def places_of(self, key: str, document: Document | None = None) -> list[str]:
+        """Where a file may lie: while it is being replaced, its new bytes are pending first."""
+        document = document or self._newest
+        return [f"pending/{document.revision}/{key}", key] if key in document.pending else [key]
+
+    def place_of(self, key: str) -> str:
+        """Where a file lies now: while it is being replaced, its new bytes may be pending."""
+        first, *others = self.places_of(key)
+        return first if not others or self.storage.size(first) is not None else key
+
+    def _get(self, key: str, document: Document | None = None) -> bytes | None:
+        """Read a file from the first of its places where it is."""
+        found = (self.storage.get(place, LARGEST_BLOCK_BYTES) for place in self.places_of(key, document))
+        return next((data for data in found if data is not None), None)
+
+    def _checked(self, path: str, block: tuple[int, ...], data: bytes | None) -> NDArray[Any]:
+        """Decode a block and compare it with the document's checksum, or a newer document's."""
+        try:
+            return self._decode(path, block, data)
+        except DamagedError:
+            # it may have been written meanwhile: then a newer document tells, or its bytes have come to their place
+            self.look_again()
+        key = block_key(path, block)
+        try:
+            return self._decode(path, block, self._get(key))
+        except DamagedError as error:
+            raise DamagedError(error.problem, key=key, store=self.name) from error
+
+    def _decode(self, path: str, block: tuple[int, ...], data: bytes | None) -> NDArray[Any]:
+        metadata = self.arrays[path]
+        if 0 in metadata["shape"]:
+            return valid_part(metadata, block, empty_block(metadata))
+        # what is valid here is the beginning of what is valid in a newer state
+        return valid_part(metadata, block, self._newest.check_block(path, block, data))
 
     # ---- whose a chunk is
 

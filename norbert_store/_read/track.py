@@ -112,8 +112,8 @@ class StoredTrack:
 
     @property
     def labels(self) -> dict[str, Any]:
-        """The plain labels: those with a column of their own."""
-        return {column.name: self._cell(column.name) for column in self._frames.snapshot.document.labels}
+        """What was given as labels; None where one isn't known."""
+        return {label.name: label.value(self._cell(label.path)) for label in self._frames.snapshot.document.labels}
 
     @lazy
     def samples(self) -> int:

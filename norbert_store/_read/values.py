@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._read.frames import Frames, Request, Wanted
+from norbert_store._read.frames import Frames, Request
 from norbert_store._spectra.levels import LookUp
 
 Values = Literal["magnitude", "levels", "decibel"]
@@ -30,11 +30,6 @@ class ReadValues:
     """
 
     def __init__(self, function: Function, frames: Frames, levels: bool = False) -> None:
-        layout = frames.snapshot.layout
-        if levels:
-            layout.check_own_codecs(frames.snapshot.name, "has no levels")
-        # where the table says all, the function may be one that can't be sent to other processes
-        self._function = None if layout.codecs is None else function
         values = np.arange(256, dtype=np.uint8) if levels else _evaluate(function, frames.table)
         self.look_up = LookUp(values)
         self.dtype = values.dtype
@@ -45,14 +40,8 @@ class ReadValues:
         return self.look_up.values
 
     def read(self, frames: Frames, requests: Sequence[Request]) -> None:
-        """Read frames into the caller's arrays; stores of other codecs have no levels, and the function is called."""
-        if self._function is None:
-            frames.read_into(requests, self.look_up)
-            return
-        for request in requests:
-            positions = np.arange(request.start, request.start + request.out.shape[1])
-            wanted = Wanted([request.target], request.channels, positions, request.bins, request.row)
-            request.out[...] = self._function(frames.magnitude(wanted)[0])
+        """Read frames into the caller's arrays."""
+        frames.read_into(requests, self.look_up)
 
 
 def values_of(values: Values | Function, frames: Frames) -> ReadValues:
@@ -70,8 +59,6 @@ def values_of(values: Values | Function, frames: Frames) -> ReadValues:
     ------
     ValueError
         If it is none of them, or the function doesn't return a number for each value.
-    FormatError
-        If levels are wanted of a store that has none.
     """
     if callable(values):
         return ReadValues(values, frames)

@@ -12,11 +12,13 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from norbert_store._format.document import DIMENSIONS
+from norbert_store._format.table import Column
 from norbert_store._read.frames import Frames, Wanted
 from norbert_store._read.snapshot import Snapshot
 
 Values = Literal["magnitude", "levels"]
 
+_TABLE_DIMENSIONS = ("track", "_target")  # a label may be called "target"
 TRACK_DIMENSIONS = ("target", "channel", "time", "frequency")
 
 
@@ -74,30 +76,56 @@ class LazyColumn(BackendArray):
     Parameters
     ----------
     snapshot : Snapshot
-    name : str
+    column : Column
     rows : ndarray of int, optional
         Those of the table that it holds, in order; all of them if left out.
     """
 
-    def __init__(self, snapshot: Snapshot, name: str, rows: NDArray[np.int64] | None = None) -> None:
-        (column,) = (column for column in snapshot.document.columns if column.name == name)
-        of_each = (len(snapshot.document.targets),) if name == "present" else ()
+    def __init__(self, snapshot: Snapshot, column: Column, rows: NDArray[np.int64] | None = None) -> None:
+        of_each = (len(snapshot.document.targets),) if column.by_target else ()
         self.shape = (snapshot.document.tracks if rows is None else len(rows), *of_each)
-        self.dtype = np.dtype(object if column.data_type == "string" else column.data_type)
-        self._snapshot, self._name, self._rows = snapshot, name, rows
+        # of labels with gaps, whole numbers and truth values become floats or objects when they are read
+        may_change = bool(column.key) and column.type in ("int64", "bool")
+        self.dtype = np.dtype(object if column.data_type == "string" or may_change else column.data_type)
+        self._snapshot, self._column, self._rows = snapshot, column, rows
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER_1VECTOR, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> Any:
-        values = self._snapshot.column(self._name)
-        return (values if self._rows is None else values[self._rows])[key]
+        return column_values(self._snapshot, self._column, self._rows).astype(self.dtype, copy=False)[key]
 
 
-def lazy_column(snapshot: Snapshot, name: str, rows: NDArray[np.int64] | None = None) -> xarray.Variable:
-    """Make a lazy variable of a column."""
-    array = LazyColumn(snapshot, name, rows)
-    return xarray.Variable(("track", "target")[: len(array.shape)], indexing.LazilyIndexedArray(array))
+def column_values(snapshot: Snapshot, column: Column, rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
+    """Read a column as people want it: labels with gaps as floats with NaN, or as objects with None."""
+    stored = snapshot.column(column.path if column.key else column.name)
+    return column.values(stored if rows is None else stored[rows])
+
+
+def table_dataset(snapshot: Snapshot, rows: NDArray[np.int64] | None = None) -> xarray.Dataset:
+    """Return the track table: one row a track; lazy, unless it is short.
+
+    What the store itself keeps besides name and split begins with "_".
+    """
+    document = snapshot.document
+    columns = {_public_name(column): column for column in document.columns}
+    coordinates = {_TABLE_DIMENSIONS[1]: list(document.targets)}
+    if document.tracks > document.layout.rows:
+        arrays = {name: LazyColumn(snapshot, column, rows) for name, column in columns.items()}
+        variables = {
+            name: xarray.Variable(_TABLE_DIMENSIONS[: len(array.shape)], indexing.LazilyIndexedArray(array))
+            for name, array in arrays.items()
+        }
+        return xarray.Dataset(variables, coords=coordinates)
+    snapshot.columns([column.path if column.key else column.name for column in columns.values()])  # all at once
+    values = {name: column_values(snapshot, column, rows) for name, column in columns.items()}
+    return xarray.Dataset(
+        {name: (_TABLE_DIMENSIONS[: array.ndim], array) for name, array in values.items()}, coords=coordinates
+    )
+
+
+def _public_name(column: Column) -> str:
+    return column.name if column.key or column.name in ("name", "split") else f"_{column.name}"
 
 
 def lazy_dataset(

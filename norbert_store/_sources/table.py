@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from norbert_store._format.table import Column, check_labels, check_name, check_text
+from norbert_store._format.table import Column, check_name, check_text, new_labels
 from norbert_store._sources.source import Source, local_path
 from norbert_store._sources.track import SourceTrack
 from norbert_store.errors import SourceError, TableError, TrackError
@@ -68,11 +68,11 @@ def _checked(
     """Make a track of each row, if they fit together."""
     tracks: list[SourceTrack] = []
     rows_by_name: dict[str, int] = {}
-    known: dict[str, Column] = {}  # of labels
+    known: tuple[Column, ...] = ()  # of labels
     for number, row in enumerate(rows, 1):
         try:
             track = track_of(row)
-            known |= check_labels(track.labels, known.values(), len(tracks))
+            known += new_labels(track.labels, known)
         except (SourceError, TableError, TrackError) as error:
             raise TableError(f"row {number}: {error}") from None
         if rows_by_name.setdefault(track.name, number) != number:

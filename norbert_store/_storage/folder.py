@@ -61,14 +61,7 @@ class LocalKeys:
         return type(self), (self.folder,)
 
     def get(self, key: str, start: int = 0, length: int | None = None, most: int | None = None) -> bytes | None:
-        """Read a key from ``start`` (from its end, if negative) on; None where there is no such key."""
-        found = self.get_with_state(key, start, length, most)
-        return None if found is None else found[0]
-
-    def get_with_state(
-        self, key: str, start: int, length: int | None = None, most: int | None = None
-    ) -> tuple[bytes, FileState] | None:
-        """Read a range, and tell the state of the file that it is of.
+        """Read a key from ``start`` (from its end, if negative) on; None where there is no such key.
 
         Raises
         ------
@@ -97,7 +90,7 @@ class LocalKeys:
                         raise too_large(str(self.folder), key, most, size - begin)
                     count = size - begin if count is None else min(count, size - begin)
                 data = _read(descriptor, begin, count)
-                state = _state(os.fstat(descriptor))  # afterwards, so that a write in between is noticed
+                found = os.fstat(descriptor).st_ino
             finally:
                 os.close(descriptor)
         except _NOT_THERE:
@@ -106,10 +99,10 @@ class LocalKeys:
             raise
         except OSError as error:
             raise StorageError(f"can't be read: {reason(error)}", place=str(path)) from error
-        if state[0] != known:  # another file than the one that was looked at
+        if found != known:  # another file than the one that was looked at
             self._known.pop(key, None)
-            return self.get_with_state(key, start, length, most)
-        return data, state
+            return self.get(key, start, length, most)
+        return data
 
     def _check(self, key: str) -> None:
         """Check that a key and the links on its way stay in the folder."""

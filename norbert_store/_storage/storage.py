@@ -17,7 +17,7 @@ from zarr.abc.store import Store
 from zarr.storage import MemoryStore, StorePath
 
 from norbert_store._storage.adapter import KeysStore
-from norbert_store._storage.folder import PARTIAL_SUFFIX, FileState, LocalKeys
+from norbert_store._storage.folder import PARTIAL_SUFFIX, LocalKeys
 from norbert_store._storage.keys import Keys, Readable
 from norbert_store._storage.opening import is_forked, keys_at_url, keys_in_store, reopened
 from norbert_store._storage.places import Location, is_zip, name_of, place_of
@@ -181,10 +181,6 @@ class Storage:
     def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
         """Read ranges (key, start, length) of any keys, many at a time; a negative start counts from the end."""
         return self._keys.get_ranges(ranges)
-
-    def state(self, key: str) -> FileState | None:
-        """Tell what changes when a file is written or replaced; None where there is none, or this is no folder."""
-        return None if self.local is None else self.local.state(key)
 
     def get_suffix(self, key: str, length: int) -> bytes | None:
         """Last bytes of a key; all of them where it is shorter."""

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._encode.search import ChunkEncoder, Encoding
-from norbert_store._format.document import Document
+from norbert_store._format.document import EXTENT_PARTS, Document
 from norbert_store._format.layout import shard_key
 from norbert_store._format.shard import ChunkPlace, pack, with_checksum
+from norbert_store._format.table import TRACK_GROUP
 from norbert_store._spectra.bins import StoredTransform
 from norbert_store._spectra.levels import TOLERANCE, as_floats, check_magnitude, round_up
 from norbert_store._spectra.stft import StftStream
@@ -44,16 +45,22 @@ class Place:
     samples: int
     present: tuple[bool, ...]
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """The values of the track table that tell it, by the path of their column."""
+        return {f"{TRACK_GROUP}/{name}": value for name, value in asdict(self).items()}
+
 
 @dataclass
 class _OpenShard:
-    """The shard of one target that fills up: its number, and its chunks so far."""
+    """The shard of one target that fills up: its number, its chunks so far, and the track that each belongs to."""
 
     number: int = -1
     chunks: dict[ChunkPlace, bytes] = field(default_factory=dict)
+    owners: dict[int, int] = field(default_factory=dict)
 
     def copy(self) -> _OpenShard:
-        return _OpenShard(self.number, dict(self.chunks))
+        return _OpenShard(self.number, dict(self.chunks), dict(self.owners))
 
 
 class Bundle:
@@ -86,6 +93,9 @@ class Bundle:
         self.encoding = Encoding(document, transform)
         self._storage = storage
         self._open = {target: _OpenShard() for target in document.targets}
+        self.first_chunk = first_chunk
+        self._tracks = 0
+        self._extents: dict[str, NDArray[np.uint32]] = {}  # of shards that are written
         self._written_by_track: list[str] = []
 
     def add(self, name: str, blocks: Iterable[tuple[str, NDArray[Any]]]) -> Place:
@@ -127,10 +137,12 @@ class Bundle:
             # a shard that the track completed must not stay: another track's absent stem may come to lie there
             for key in self._written_by_track:
                 self._storage.delete(key)
+                del self._extents[key]
             self._open = before
             if isinstance(error, NorbertStoreError):
                 raise type(error)(f"track {name!r}: {error}") from error
             raise
+        self._tracks += 1
         self.next_chunk += self.document.layout.chunks(encoder.frames)
 
     def put(self, target: str, channel: int, chunk: int, jpeg: bytes) -> None:
@@ -149,11 +161,27 @@ class Bundle:
             self._write(target)
             shard.number = number
         shard.chunks[channel, within] = with_checksum(jpeg)
+        shard.owners[within] = self._tracks
 
     def finish(self) -> None:
         """Write the shards that are open."""
         for target in self._open:
             self._write(target)
+
+    @property
+    def extents(self) -> NDArray[np.uint32]:
+        """Extents of all chunks from the bundle's beginning on, (targets, parts, channels, chunks); once finished."""
+        layout, document = self.document.layout, self.document
+        shards = range(layout.shard_of(self.first_chunk), layout.shards(self.next_chunk))
+        shape = EXTENT_PARTS, len(document.channels), layout.shard_chunks
+        nothing = np.zeros(shape, np.uint32)
+        of_targets = [
+            np.concatenate([self._extents.get(shard_key(target, shard), nothing) for shard in shards], axis=-1)
+            if shards
+            else nothing[..., :0]
+            for target in range(len(document.targets))
+        ]
+        return np.stack(of_targets)[..., : self.next_chunk - self.first_chunk]
 
     def _write(self, target: str) -> None:
         shard = self._open[target]
@@ -161,9 +189,11 @@ class Bundle:
             position = self.document.targets.index(target)
             channels, chunks = len(self.document.channels), self.document.layout.shard_chunks
             key = shard_key(position, shard.number)
-            self._storage.create_anew(key, pack(shard.chunks, channels, chunks, position, shard.number))
+            owners = [shard.owners.get(within, -1) for within in range(chunks)]
+            data, self._extents[key] = pack(shard.chunks, channels, chunks, owners)
+            self._storage.create_anew(key, data)
             self._written_by_track.append(key)
-        shard.chunks = {}
+        shard.chunks, shard.owners = {}, {}
 
 
 class TrackEncoder:

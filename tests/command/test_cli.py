@@ -23,6 +23,7 @@ import norbert_store
 from norbert_store import export_musdb, verify
 from norbert_store._command import cli
 from norbert_store._command.demo_music import TITLES, write_musdb
+from tests.files import contents, files_below
 
 RATE = 16000
 NAMES = [name for split in ("train", "test") for where, name in sorted(TITLES[:3]) if where == split]
@@ -36,6 +37,7 @@ COMMANDS = {
     "export folder": ["ROOT OUT", "--reference", "--title", "--license", "--citation", "--skip-broken"],
     "info": ["STORE [TRACK]"],
     "verify": ["STORE", "status is 1", "--no-decode", "--workers"],
+    "digest": ["STORE", "--strong", "SHA-256"],
     "repair": ["STORE", "status is 1", "--audio-root", "--drop"],
     "plot": ["STORE TRACK", "-o, --out"],
     "to-audio": ["STORE TRACK", "--target", "--mixture", "-o, --out"],
@@ -93,6 +95,11 @@ def script():
     path = shutil.which("norbert-store", path=sysconfig.get_path("scripts"))
     assert path is not None
     return path
+
+
+def whole(store):
+    """What `verify` prints of a store that is whole."""
+    return f"{store} is whole\ndigest {norbert_store.open(store).digest()}\n"
 
 
 def damage(path):
@@ -356,7 +363,7 @@ def test_markup_in_names_is_printed_as_it_is(run, hostile):
 
 @pytest.mark.slow
 def test_markup_in_names_is_kept_by_the_other_commands(run, fails, hostile):
-    assert run("verify", hostile) == (0, "[x].zarr is whole\n", "")
+    assert run("verify", hostile) == (0, whole(hostile), "")
     assert run("plot", hostile, "1", "-o", "[b]:star:.png") == (0, "wrote [b]:star:.png\n", "")
     assert f"has no track {HOSTILE!r}" in fails("plot", hostile, HOSTILE, "-o", "x.png")
     assert f"it has {HOSTILE!r}, 'vocals'" in fails("to-audio", hostile, "0", "--target", "[b]", "-o", "x.wav")
@@ -375,7 +382,7 @@ def test_a_narrow_terminal_folds_names_but_cuts_nothing_off(run, here, monkeypat
 
 
 def test_verify_of_a_whole_store(run, here):
-    assert run("verify", "x.zarr") == (0, "x.zarr is whole\n", "")
+    assert run("verify", "x.zarr") == (0, whole("x.zarr"), "")
 
 
 def test_verify_prints_a_line_for_each_fault(run, here):
@@ -405,7 +412,7 @@ def test_repair_says_what_it_mended(run, here):
     (here / "x.zarr" / "target" / "c" / "0").unlink()
     assert run("repair", "x.zarr") == (0, "mended target/c/0\nmended magnitude/c/4/0/0/0\nx.zarr is whole\n", "")
     assert run("repair", "x.zarr") == (0, "x.zarr is whole\n", "")
-    assert run("verify", "x.zarr") == (0, "x.zarr is whole\n", "")
+    assert run("verify", "x.zarr") == (0, whole("x.zarr"), "")
 
 
 def test_repair_says_what_it_cannot_mend_and_drops_it_if_told_so(run, here):
@@ -505,7 +512,7 @@ def test_the_installed_command(here):
         return done.returncode, done.stdout, done.stderr
 
     assert call("--version") == (0, f"norbert_store {norbert_store.__version__}\n", "")
-    assert call("verify", "x.zarr") == (0, "x.zarr is whole\n", "")
+    assert call("verify", "x.zarr") == (0, whole("x.zarr"), "")
     status, out, err = call("export", "folder", "musdb", "new.zarr")
     assert (status, err) == (0, "")
     assert out.startswith("15 tracks, ")
@@ -590,10 +597,6 @@ def test_ctrl_c_ends_an_export_without_a_traceback_and_leaves_a_whole_store(tmp_
 # ---- several workers, and exports that go on
 
 
-def files_below(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 @pytest.fixture
 def music(tmp_path, monkeypatch):
     """A folder of 60 files, as the only thing in the current folder, and the store that becomes of it."""
@@ -631,10 +634,10 @@ def test_ctrl_c_ends_all_workers_and_the_export_can_go_on(run, music):
     assert (status, err) == (0, "")
     assert out.startswith("60 tracks, 1.0 minutes, written to x.zarr")
     assert ("there before) in " in out) == bool(committed)
-    found = files_below(music)
+    found = contents(music)
     shutil.rmtree(music)
     run(*EXPORT)
-    assert files_below(music) == found
+    assert contents(music) == found
 
 
 @pytest.mark.slow
@@ -691,7 +694,7 @@ def test_dask_does_the_work(run, here):
     assert (status, err) == (0, "")
     assert out.startswith("3 tracks, 1.5 seconds, written to new.zarr in ")
     run("export", "musdb", "musdb", "one.zarr")
-    assert files_below(here / "new.zarr") == files_below(here / "one.zarr")
+    assert contents(here / "new.zarr") == contents(here / "one.zarr")
 
 
 def test_dask_that_is_not_there_is_an_error_of_one_line(fails, here, monkeypatch):
@@ -734,7 +737,7 @@ def test_full_disk_is_an_error_of_one_line_and_the_export_can_go_on(run, here, w
     assert norbert_store.open("full.zarr").names == ["a", "b"]
     assert verify("full.zarr")
     assert run(*command, "--resume")[0] == 0
-    found = files_below(here / "full.zarr")
+    found = contents(here / "full.zarr")
     shutil.rmtree("full.zarr")
     run(*command)
-    assert files_below(here / "full.zarr") == found
+    assert contents(here / "full.zarr") == found

@@ -28,6 +28,7 @@ from norbert_store._export.tracks import export_tracks
 from norbert_store._sources.source import Source
 from norbert_store._sources.track import SourceTrack
 from norbert_store.errors import MagnitudeError, WorkerError
+from tests.files import contents
 
 RATE = 8000
 TARGETS = ("mixture", "vocals")
@@ -41,10 +42,6 @@ OPTIONS: dict[str, Any] = {
 
 def noise(seed, samples):
     return np.random.default_rng(seed).uniform(-0.5, 0.5, (samples, 2)).astype(np.float32)
-
-
-def files_below(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +68,7 @@ def whole(root, tracks):
     for bundle_tracks in (1, 3):
         path = root / f"whole {bundle_tracks}.zarr"
         export_tracks(tracks, path, targets=TARGETS, bundle_tracks=bundle_tracks, **OPTIONS)
-        found[bundle_tracks] = files_below(path)
+        found[bundle_tracks] = contents(path)
     return found
 
 
@@ -197,7 +194,7 @@ def test_a_number_of_workers_gives_the_same_bytes(tracks, whole, tmp_path, root,
     before = set(multiprocessing.active_children())
     summary = export_tracks(tracks, path, targets=TARGETS, workers=workers, **OPTIONS)
     assert summary.written == len(tracks)
-    assert files_below(path) == whole[1]
+    assert contents(path) == whole[1]
     assert set(multiprocessing.active_children()) <= before
 
 
@@ -322,7 +319,7 @@ def test_export_is_that_of_one_process(root, tracks, whole, executor, bundle_tra
         progress=told.append,
         **OPTIONS,
     )
-    assert files_below(path) == whole[bundle_tracks]
+    assert contents(path) == whole[bundle_tracks]
     assert verify(path)
     assert [progress.done for progress in told] == [*range(0, 13, bundle_tracks), 12]
     assert (summary.tracks, summary.written) == (12, 12)
@@ -345,7 +342,7 @@ def test_tracks_that_are_left_out_are_the_same_ones(root, tracks, executor, requ
         export_tracks(listed, path, targets=TARGETS, workers=worker, skip_broken=True, bundle_tracks=2, **OPTIONS)
         for path, worker in zip(paths, (None, executor), strict=True)
     ]
-    assert files_below(paths[0]) == files_below(paths[1])
+    assert contents(paths[0]) == contents(paths[1])
     assert summaries[0].skipped == summaries[1].skipped
     assert [name for name, _ in summaries[1].skipped] == ["loud", "gone", "track 1"]
 
@@ -363,7 +360,7 @@ def test_error_in_a_bundle_keeps_what_is_before_it(root, tracks, whole, executor
     assert norbert_store.open(path).names == [f"track {i}" for i in range(4)]
     assert verify(path)
     export_tracks(tracks, path, targets=TARGETS, workers=executor, resume=True, **OPTIONS)
-    assert files_below(path) == whole[1]
+    assert contents(path) == whole[1]
 
 
 @pytest.mark.slow
@@ -379,7 +376,7 @@ def test_workers_that_are_killed_meanwhile_leave_no_trace(root, tracks, whole):
     with process_pool(2) as pool:
         export_tracks(tracks, path, targets=TARGETS, workers=pool, progress=kill_one, **OPTIONS)
     assert len(killed) == 2
-    assert files_below(path) == whole[1]
+    assert contents(path) == whole[1]
 
 
 @pytest.mark.slow
@@ -392,7 +389,7 @@ def test_what_a_worker_that_died_had_begun_to_write_is_swept(root, tracks, whole
             (path / "magnitude/c/0/0/99/0.0123abcd.partial").write_bytes(b"begun")
 
     export_tracks(tracks, path, targets=TARGETS, workers=pool, progress=leave_one, **OPTIONS)
-    assert files_below(path) == whole[1]
+    assert contents(path) == whole[1]
 
 
 @pytest.mark.slow
@@ -418,7 +415,7 @@ def test_workers_that_are_always_killed_are_an_error_and_the_store_is_whole(root
     assert verify(path)
     assert not (path / "writer.lock").exists()
     export_tracks(tracks, path, targets=TARGETS, resume=True, **OPTIONS)
-    assert files_below(path) == whole[1]
+    assert contents(path) == whole[1]
 
 
 @pytest.mark.slow

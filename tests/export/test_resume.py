@@ -31,6 +31,7 @@ from norbert_store.errors import (
     StoreInUseError,
     StoreNotFoundError,
 )
+from tests.files import contents, files_below
 
 RATE = 8000
 TARGETS = ("mixture", "vocals")
@@ -124,14 +125,10 @@ def whole(root):
             place = root / f"whole {len(done)}.zarr"
             export_tracks(tracks, place, targets=TARGETS, **OPTIONS, **options)
             assert verify(place)
-            done[key] = files_below(place)
+            done[key] = contents(place)
         return done[key]
 
     return files_of_whole
-
-
-def files_below(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def stop_after(count, error):
@@ -189,7 +186,7 @@ def test_interrupted_exports_end_as_if_never_interrupted(
     assert count - bundle_tracks < done < count + bundle_tracks
     summary = export_tracks(good, path, targets=TARGETS, resume=True, **options)
     assert (summary.tracks, summary.written, summary.skipped) == (7, 7 - done, [])
-    assert files_below(path) == expected
+    assert contents(path) == expected
 
 
 @pytest.mark.slow
@@ -209,7 +206,7 @@ def test_interrupted_again_and_again_with_any_workers(good, path, whole, executo
         before, done = done, assert_beginning(path, good, expected)
         assert before <= done <= count
     export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)
-    assert files_below(path) == expected
+    assert contents(path) == expected
 
 
 def test_progress_goes_on_where_it_was(good, path):
@@ -246,7 +243,7 @@ def test_gaps_of_broken_tracks_stay_where_they_were(good, broken, path, whole, w
     summary = export_tracks(tracks, path, targets=TARGETS, resume=True, **options, **OPTIONS)
     assert [name for name, _ in summary.skipped] == [track.name for track in tracks if track not in there]
     assert summary.tracks == len(there)
-    assert files_below(path) == expected
+    assert contents(path) == expected
 
 
 @pytest.mark.slow
@@ -256,7 +253,7 @@ def test_track_of_a_name_that_is_there_twice_is_left_out_in_the_same_way(good, p
     with pytest.raises(StopError):
         export_tracks(tracks, path, targets=TARGETS, skip_broken=True, progress=stop_after(3, StopError), **OPTIONS)
     export_tracks(tracks, path, targets=TARGETS, skip_broken=True, resume=True, **OPTIONS)
-    assert files_below(path) == expected
+    assert contents(path) == expected
 
 
 @pytest.mark.slow
@@ -282,7 +279,7 @@ def test_what_is_before_a_broken_track_stays_and_it_can_be_mended(root, good, pa
     finally:
         file.write_bytes(right)
     export_tracks(good, path, targets=TARGETS, resume=True, **options)
-    assert files_below(path) == expected
+    assert contents(path) == expected
 
 
 @pytest.mark.slow
@@ -316,7 +313,7 @@ def test_source_that_vanishes_meanwhile(root, good, path, whole):
     finally:
         away.rename(good[4].source.path)
     export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)
-    assert files_below(path) == expected
+    assert contents(path) == expected
 
 
 # ---- what is there already
@@ -326,7 +323,7 @@ def test_nothing_to_resume_is_a_start(good, path, whole):
     path.mkdir()
     summary = export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)
     assert (summary.tracks, summary.written) == (7, 7)
-    assert files_below(path) == whole(good)
+    assert contents(path) == whole(good)
 
 
 @pytest.mark.slow
@@ -335,25 +332,24 @@ def test_finished_store_is_not_changed(good, path, whole, skip_broken):
     export_tracks(good, path, targets=TARGETS, **OPTIONS)
     summary = export_tracks(good, path, targets=TARGETS, resume=True, skip_broken=skip_broken, **OPTIONS)
     assert (summary.tracks, summary.written, summary.written_seconds, summary.speed) == (7, 0, 0, 0)
-    assert files_below(path) == whole(good)
+    assert contents(path) == whole(good)
 
 
 def test_a_resume_with_nothing_to_do_reads_the_document_twice_and_each_column_once(good, path, monkeypatch):
     export_tracks(good, path, targets=TARGETS, **OPTIONS)
-    get, read = LocalKeys.get_with_state, Counter()
+    get, read = LocalKeys.get, Counter()
 
     def counted(self, key, *arguments):
         read[key] += 1
         return get(self, key, *arguments)
 
-    monkeypatch.setattr(LocalKeys, "get_with_state", counted)
+    monkeypatch.setattr(LocalKeys, "get", counted)
     export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)
     assert read["zarr.json"] == 2
     assert {key: count for key, count in read.items() if key.startswith("track/")} == dict.fromkeys(
         [
             *(f"track/{name}/c/0" for name in ("name", "split", "source", "start", "frames", "samples", "metadata")),
             "track/present/c/0/0",
-            "track/seed/c/0",
         ],
         1,
     )
@@ -382,7 +378,7 @@ def test_splits_one_after_the_other(root, good, path, whole):
         export_tracks(test, path, targets=TARGETS, resume=True, progress=stop_after(1, StopError), **OPTIONS)
     assert assert_beginning(path, good, expected) == 5
     export_tracks(test, path, targets=TARGETS, resume=True, **OPTIONS)
-    assert files_below(path) == expected
+    assert contents(path) == expected
     assert norbert_store.open(path, split="test").names == ["track 4"]
 
 
@@ -486,7 +482,7 @@ def test_leftovers_are_swept(good, path, whole):
         (path / key).write_bytes(b"begun")
     (path / "writer.lock").touch()
     export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)
-    assert files_below(path) == whole(good)
+    assert contents(path) == whole(good)
 
 
 @pytest.mark.slow
@@ -502,7 +498,7 @@ def test_second_export_is_refused_and_the_first_is_named(good, path, whole):
 
     export_tracks(good, path, targets=TARGETS, progress=tell, **OPTIONS)
     assert len(told) == 1
-    assert files_below(path) == whole(good)
+    assert contents(path) == whole(good)
 
 
 # ---- killed
@@ -544,7 +540,7 @@ def test_death_before_any_write(good, path, whole, monkeypatch):
         except StoreNotFoundError:
             opened.add(None)
         export_tracks(tracks, path, targets=TARGETS, resume=True, **OPTIONS)
-        assert files_below(path) == expected
+        assert contents(path) == expected
         shutil.rmtree(path)
         step += 7
     assert opened == {None, 0, 1, 2}
@@ -602,4 +598,4 @@ def test_killed_process_and_its_workers_leave_what_was_committed(root, tmp_path,
     assert done <= len(committed) < 30
     assert verify(path)
     assert export_musdb(source, path, resume=True, **OPTIONS).written == 30 - len(committed)
-    assert files_below(path) == files_below(root / "not killed.zarr")
+    assert contents(path) == contents(root / "not killed.zarr")

@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import google_crc32c
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
 from norbert_store._format.shard import (
-    PLACE_BYTES,
     ShardIndex,
-    check_place,
+    checksum_matches,
     index_bytes,
+    largest_chunk,
     pack,
-    tail_bytes,
+    stored_checksum,
     with_checksum,
     without_checksum,
 )
+from norbert_store._jpeg.encoder import encode, quantisation_table
+from norbert_store._storage.storage import Storage
 from norbert_store.errors import DamagedError
 
 MISSING = 2**64 - 1
@@ -36,74 +41,72 @@ def parse(shard, channels, chunks):
 @given(contents())
 def test_what_is_packed_is_found_again_and_nothing_else(content):
     encoded, channels, chunks = content
-    shard = pack(encoded, channels, chunks)
+    shard, extents = pack(encoded, channels, chunks)
     index = parse(shard, channels, chunks)
+    assert (extents.shape, extents.dtype) == ((3, channels, chunks), np.uint32)
+    assert np.array_equal(index.there, extents[1] > 0)
     for channel in range(channels):
         for chunk in range(chunks):
             place = index.place(channel, chunk)
+            offset, length, checksum = extents[:, channel, chunk].tolist()
             if (channel, chunk) not in encoded:
                 assert place is None
+                assert (offset, length, checksum) == (0, 0, 0)
             else:
-                offset, length = place
+                assert place == (offset, length)
                 assert shard[offset : offset + length] == encoded[channel, chunk]
+                assert checksum == google_crc32c.value(shard[offset : offset + length - 4])
 
 
 @given(contents())
-def test_equal_chunks_are_stored_once(content):
+def test_equal_chunks_are_stored_once_and_nothing_else_is_there(content):
     encoded, channels, chunks = content
     once = sum(len(data) for data in set(encoded.values()))
-    assert len(pack(encoded, channels, chunks)) == once + tail_bytes(channels, chunks)
+    shard, _ = pack(encoded, channels, chunks)
+    assert len(shard) == once + index_bytes(channels, chunks)
+
+
+def test_chunks_of_different_tracks_share_nothing():
+    data = with_checksum(b"silence")
+    encoded = {(channel, chunk): data for channel in range(2) for chunk in range(4)}
+    shard, extents = pack(encoded, 2, 4, owners=[7, 7, 8, 7])
+    assert extents[0].tolist() == [[0, 0, 11, 0]] * 2
+    assert len(shard) == 2 * len(data) + index_bytes(2, 4)
 
 
 def test_chunks_lie_time_outer_and_channel_inner():
     encoded = {(channel, chunk): with_checksum(bytes([channel, chunk])) for channel in (1, 0) for chunk in (2, 0, 1)}
-    shard = pack(encoded, 2, 3)
-    index = parse(shard, 2, 3)
-    offsets = [index.place(channel, chunk)[0] for chunk in range(3) for channel in range(2)]
-    assert offsets == [0, 6, 12, 18, 24, 30]
+    _, extents = pack(encoded, 2, 3)
+    assert extents[0].T.ravel().tolist() == [0, 6, 12, 18, 24, 30]
 
 
 def test_order_of_adding_leaves_no_trace():
     encoded = {(channel, chunk): with_checksum(bytes([channel, chunk])) for channel in range(2) for chunk in range(3)}
-    assert pack(encoded, 2, 3) == pack(dict(reversed(encoded.items())), 2, 3)
+    assert pack(encoded, 2, 3)[0] == pack(dict(reversed(encoded.items())), 2, 3)[0]
 
 
-def tail_of(target, shard):
-    return pack({(0, 0): with_checksum(b"x")}, 1, 1, target, shard)[-tail_bytes(1, 1) :]
+def test_shards_have_a_largest_size(monkeypatch):
+    monkeypatch.setattr("norbert_store._format.shard.LARGEST_SHARD", 20)
+    encoded = {(0, i): with_checksum(bytes([i] * 6)) for i in range(2)}
+    with pytest.raises(ValueError, match="a shard has less than 20 bytes, found 20; use fewer chunks in a shard"):
+        pack(encoded, 1, 2)
 
 
-@pytest.mark.parametrize(("target", "shard"), [(0, 0), (3, 70), (2**32 - 1, 2**64 - 1)])
-def test_shard_knows_its_place(target, shard):
-    tail = tail_of(target, shard)
-    check_place(tail, target, shard)
-    assert ShardIndex.parse(tail[PLACE_BYTES:], 1, 1).place(0, 0) == (0, 5)
-
-
-@pytest.mark.parametrize("place", [(1, 5), (0, 4), (5, 1)])
-def test_shard_at_another_place_is_damage(place):
-    with pytest.raises(DamagedError, match=f"shard 5 of target 0; expected shard {place[1]} of target {place[0]}"):
-        check_place(tail_of(0, 5), *place)
-
-
-def test_every_flipped_bit_of_a_place_is_found_or_makes_it_unknown():
-    tail = tail_of(0, 5)
-    for bit in range(8 * PLACE_BYTES):
-        broken = bytearray(tail)
-        broken[bit // 8] ^= 1 << bit % 8
-        if bit < 8 * 8:  # of the signature
-            check_place(bytes(broken), 0, 5)
-        else:
-            with pytest.raises(DamagedError, match="checksum"):
-                check_place(bytes(broken), 0, 5)
-
-
-@pytest.mark.parametrize("tail", [b"", b"short", bytes(100)])
-def test_shards_of_others_know_no_place(tail):
-    check_place(tail, 1, 2)
+def test_zarr_reads_what_is_packed():
+    """As the shard of an array of bytes, with nothing but the checksum around them."""
+    store = zarr.storage.MemoryStore()
+    sharding = ShardingCodec(chunk_shape=(1, 3), codecs=[BytesCodec(), Crc32cCodec()])
+    array = zarr.create_array(
+        store, shape=(2, 6), dtype="uint8", chunks=(2, 6), serializer=sharding, compressors=None, fill_value=9
+    )
+    encoded = {(0, 0): b"abc", (1, 0): b"abc", (1, 1): b"xyz"}
+    data, _ = pack({place: with_checksum(chunk) for place, chunk in encoded.items()}, 2, 2)
+    Storage(store, read_only=False).set("c/0/0", data)
+    assert np.asarray(array[...]).tolist() == [[*b"abc", 9, 9, 9], [*b"abc", *b"xyz"]]
 
 
 def test_every_flipped_bit_of_an_index_is_found():
-    shard = pack({(0, 0): with_checksum(b"x"), (1, 1): with_checksum(b"yy")}, 2, 2)
+    shard, _ = pack({(0, 0): with_checksum(b"x"), (1, 1): with_checksum(b"yy")}, 2, 2)
     index = shard[-index_bytes(2, 2) :]
     for bit in range(8 * len(index)):
         broken = bytearray(index)
@@ -114,7 +117,7 @@ def test_every_flipped_bit_of_an_index_is_found():
 
 @pytest.mark.parametrize("cut", [0, 1, 4, 19, 20])
 def test_index_of_another_length_is_damaged(cut):
-    index = pack({}, 1, 1)[-index_bytes(1, 1) :]
+    index, _ = pack({}, 1, 1)
     assert len(index) == 20
     with pytest.raises(DamagedError, match=f"takes 36 bytes, found {cut}"):
         ShardIndex.parse(index[:cut], 2, 1)
@@ -165,16 +168,17 @@ def test_too_few_bytes_for_a_checksum_are_damaged(data):
         without_checksum(data)
 
 
-def test_a_shard_tells_its_place():
-    tail = pack({}, 2, 3, target=1, shard=70000)
-    assert len(tail) == tail_bytes(2, 3)
-    check_place(tail, 1, 70000)
-    for target, shard in ((0, 70000), (1, 70001)):
-        with pytest.raises(
-            DamagedError, match=f"the shard 70000 of target 1; expected shard {shard} of target {target}"
-        ):
-            check_place(tail, target, shard)
+def test_a_checksum_is_told_from_others():
+    data = with_checksum(b"some bytes")
+    assert stored_checksum(data) == google_crc32c.value(b"some bytes")
+    assert checksum_matches(data)
+    assert checksum_matches(data, stored_checksum(data))
+    assert not checksum_matches(data, stored_checksum(data) ^ 1)
+    assert not checksum_matches(data[:-1])
+    assert not checksum_matches(b"")
 
 
-def test_a_shard_without_a_place_record_is_taken():
-    check_place(b"\0" * 200, 3, 5)
+def test_no_chunk_is_larger_than_it_can_be():
+    noise = np.random.default_rng(0).integers(0, 2, (64, 100), np.uint8) * np.uint8(255)
+    assert len(with_checksum(encode(noise, quantisation_table(100)))) < largest_chunk(64, 100)
+    assert largest_chunk(8, 8) < largest_chunk(16, 8) == largest_chunk(8, 16) == largest_chunk(8, 9)

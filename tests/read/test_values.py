@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-from operator import itemgetter, methodcaller
+from operator import methodcaller
 
 import numpy as np
 import pytest
-
-import norbert_store
-from norbert_store.errors import FormatError
 
 INDICES = [0, 1, 5, 17]
 
@@ -148,24 +145,3 @@ def test_functions_that_only_one_process_knows_work_in_others(small):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         there = pool.apply_async(methodcaller("read", INDICES), (excerpts,)).get(60)
     assert np.array_equal(there["magnitude"], excerpts.read(INDICES)["magnitude"])
-
-
-# ---- where there are no levels
-
-
-@pytest.mark.parametrize("values", ["magnitude", "decibel", loudness])
-def test_other_codecs_give_the_same_values(small, other_codecs, values):
-    found, expected = (
-        db.excerpts(0.5, values=values).read(INDICES) for db in (norbert_store.open(other_codecs), small.db)
-    )
-    assert np.array_equal(found["magnitude"], expected["magnitude"])
-    assert itemgetter("track", "start")(found) == itemgetter("track", "start")(expected)
-    assert found["magnitude"].dtype == np.float32
-
-
-def test_other_codecs_have_no_levels_to_read_or_count(other_codecs):
-    db = norbert_store.open(other_codecs)
-    with pytest.raises(FormatError, match=r"copy\.zarr has no levels: its chunks are encoded by bytes, zstd"):
-        db.excerpts(0.5, values="levels")
-    with pytest.raises(ValueError, match=r"copy\.zarr has no levels"):
-        db.statistics()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,16 @@ def test_what_is_missing_is_not_known(missing):
     assert (track.split, track.labels) == ("", {"year": 1})
 
 
+def test_columns_of_any_name_and_with_gaps_are_labels():
+    rows: list[dict[str, Any]] = [
+        {"name": "a", "mixture": "a.wav", "start": 1, "zarr.json": "x", "a/b": ["p", "q"], "target": True},
+        {"name": "b", "mixture": "b.wav", "start": None, "target": None},
+    ]
+    first, second = table_tracks(rows, ["mixture"])
+    assert first.labels == {"start": 1, "zarr.json": "x", "a/b": ["p", "q"], "target": True}
+    assert second.labels == {}
+
+
 def test_a_table_needs_no_splits():
     rows = [{"name": "a", "mixture": "a.wav"}]
     assert table_tracks(rows, ["mixture"])[0].split == ""
@@ -103,9 +114,9 @@ def test_a_root_that_is_not_there_is_an_error(tmp_path):
         (changed(2, name=7), "row 2: a track's name must be a str, found 7"),
         (changed(1, split=3), "row 1: the split must be a str, found 3"),
         (changed(2, year="1999"), "row 2: the label 'year' was int64 before, now found '1999'"),
-        (changed(2, year=None), "row 2: the label 'year' is missing"),
-        (changed(2, genre=[1]), r"row 2: the label 'genre' must be a str, bool, int or float, found \[1\]"),
-        (changed(1, start=1), "row 1: the label 'start' is taken in every track table"),
+        (changed(2, genre=[1]), r"row 2: the label 'genre' must be text, a truth value, a number or a list of texts"),
+        (changed(1, _start=1), "row 1: a label's name must not be empty or begin with '_', found '_start'"),
+        (changed(2, genre=["Rock"]), r"row 2: the label 'genre' was string before, now found \['Rock'\]"),
     ],
 )
 def test_what_is_wrong_is_told_with_the_row(rows, message):

@@ -7,6 +7,7 @@ import pytest
 from zarr.storage import MemoryStore
 
 import norbert_store
+from norbert_store._format.shard import ShardIndex, checksum_matches, index_bytes
 from norbert_store._storage.storage import Storage
 from norbert_store._write.bundle import Bundle
 from norbert_store._write.settings import new_document
@@ -45,6 +46,36 @@ def test_blocks_of_all_targets_take_turns(bundle, storage):
     bundle.finish()
     assert (place.start, place.samples, place.present) == (4 * 8, 2000, (True, True))
     assert storage.list("magnitude/c") == [f"magnitude/c/{target}/0/{shard}/0" for target in (0, 1) for shard in (2, 3)]
+
+
+def test_extents_tell_where_each_chunk_lies(bundle, storage):
+    """Of tracks that share shards, over several shards; nothing where a stem is absent."""
+    for samples, targets in ((500, TARGETS), (1000, TARGETS[:1])):
+        bundle.add(f"of {samples}", [(target, noise(samples)) for target in targets])
+    bundle.finish()
+    extents = bundle.extents
+    assert (extents.dtype, extents.shape) == (np.uint32, (2, 3, 2, 3))
+    assert not extents[1, :, :, 1:].any()
+    shards = {key: storage.get(key) for key in storage.list("magnitude/c")}
+    for target, channel, chunk in ((0, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 2), (1, 1, 0)):
+        offset, length, checksum = extents[target, :, channel, chunk].tolist()
+        shard, within = divmod(4 + chunk, 2)
+        data = shards[f"magnitude/c/{target}/0/{shard}/0"]
+        index = ShardIndex.parse(data[-index_bytes(2, 2) :], 2, 2)
+        assert index.place(channel, within) == (offset, length)
+        assert checksum_matches(data[offset : offset + length], checksum)
+
+
+def test_a_track_that_breaks_off_leaves_no_extents(bundle):
+    def broken():
+        yield "mixture", noise(1500)
+        raise TrackError("mine")
+
+    with pytest.raises(TrackError):
+        bundle.add("broken", broken())
+    bundle.add("whole", [("mixture", noise(500))])
+    bundle.finish()
+    assert bundle.extents.shape == (2, 3, 2, 1)
 
 
 def test_a_track_that_would_reach_into_the_next_bundle_is_an_error_and_undone(bundle, storage):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,18 +21,18 @@ from zarr.storage import MemoryStore
 import norbert_store
 from norbert_store._check.verify import verify
 from norbert_store._format.document import Document
+from norbert_store._format.layout import Layout
 from norbert_store._storage.storage import Storage
+from norbert_store._write.commit import Committer
+from norbert_store._writer import Writer
 from norbert_store.errors import FormatError, StorageError, StoreNotFoundError, TrackError
+from tests.files import files_below
 
 GOLDEN = sorted((Path(__file__).parents[1] / "data/stores").glob("1.*.zarr"))
 
 
 def noise(seed, samples=300, channels=2):
     return np.random.default_rng(seed).uniform(-0.5, 0.5, (samples, channels)).astype(np.float32)
-
-
-def files_below(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def assert_same_tracks(found, expected):
@@ -83,10 +85,13 @@ def test_appending_again_and_again_is_writing_at_once(options, shards, bundle_tr
             for name, stems in part:
                 writer.add(name, stems)
     assert shards(in_parts) == shards(at_once)
-    everything = [
-        {key: storage.get(key) for key in storage.list()} for storage in (Storage(at_once), Storage(in_parts))
-    ]
-    assert everything[0] == everything[1]
+    one, other = ({key: storage.get(key) for key in storage.list()} for storage in map(Storage, (at_once, in_parts)))
+    documents = [Document.from_json(files.pop("zarr.json"), "") for files in (one, other)]
+    assert one == other
+    # the checksums are those of another store
+    changing: dict[str, Any] = {"id": "", "revision": 1, "sums": {}, "created": "", "modified": ""}
+    assert replace(documents[0], **changing) == replace(documents[1], **changing)
+    assert documents[1].revision == 1 + len(parts)
 
 
 def test_appending_nothing_changes_nothing(small_copy):
@@ -124,12 +129,13 @@ def test_appending_to_stores_of_released_versions(golden, tmp_path):
     assert {key: after[key] for key in old} == {key: before[key] for key in old}
 
 
+def change_document(store, **changes):
+    path = store / "zarr.json"
+    path.write_bytes(replace(Document.from_json(path.read_bytes(), ""), **changes).to_json())
+
+
 def test_appending_keeps_what_this_version_does_not_know(small_copy):
-    path = small_copy / "zarr.json"
-    root = json.loads(path.read_bytes())
-    root["attributes"]["norbert_store"].update(mood="blue", version="1.7")
-    del root["attributes"]["norbert_store"]["checksum"]
-    path.write_text(json.dumps(root))
+    change_document(small_copy, version="1.7", unknown={"mood": "blue"})
     with norbert_store.append(small_copy) as writer:
         writer.add("new", {"mixture": noise(0)}, labels={"year": 1, "live": True})
     attributes = norbert_store.open(small_copy).attributes
@@ -169,25 +175,25 @@ def test_nothing_to_append_to(tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_chunks_of_other_codecs_are_not_mixed_with_ours(small_copy):
-    path = small_copy / "zarr.json"
-    root = json.loads(path.read_bytes())
-    (sharding,) = root["consolidated_metadata"]["metadata"]["magnitude"]["codecs"]
-    sharding["configuration"]["codecs"] = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "zstd"}]
-    path.write_text(json.dumps(root))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": "2.0"}, "is written in format 2.0; this is norbert_store .*: upgrade norbert_store"),
+        ({"writes": ("branches",)}, r"has features that this version can't write on: \['branches'\]; upgrade"),
+        ({"reads": ("branches",)}, r"needs features that norbert_store .* can't read: \['branches'\]; upgrade it"),
+    ],
+)
+def test_newer_stores_are_not_written_on(small_copy, changes, message):
+    change_document(small_copy, **changes)
     before = files_below(small_copy)
-    with pytest.raises(FormatError, match=r"copy\.zarr can't be written on: its chunks are encoded by bytes, zstd"):
+    with pytest.raises(FormatError, match=message):
         norbert_store.append(small_copy)
     assert files_below(small_copy) == before
 
 
-def test_newer_major_version_is_not_written_on(small_copy):
-    path = small_copy / "zarr.json"
-    path.write_bytes(path.read_bytes().replace(b'"version": "1.0"', b'"version": "2.0"'))
-    before = files_below(small_copy)
-    with pytest.raises(FormatError, match="upgrade norbert_store"):
-        norbert_store.append(small_copy)
-    assert files_below(small_copy) == before
+def test_what_only_writers_must_know_is_read(small_copy, small):
+    change_document(small_copy, writes=("branches",))
+    assert_same_tracks(norbert_store.open(small_copy), small.db)
 
 
 def test_damaged_table_is_not_written_on(small_copy):
@@ -229,46 +235,92 @@ def test_leftovers_of_a_writer_that_died_are_deleted(small_copy, music):
     assert verify(small_copy)
 
 
-# ---- a long table
+def test_changes_that_were_begun_and_not_committed_are_deleted(small_copy):
+    committed = files_below(small_copy)
+    pending = small_copy / "pending/7/track/name/c/0"
+    pending.parent.mkdir(parents=True)
+    pending.write_bytes(b"begun")
+    norbert_store.append(small_copy).close()
+    assert files_below(small_copy) == committed
 
-ROWS = 4
+
+# ---- long tables, and long axes
+
+ROWS, POSITIONS = 4, 5
 
 
 @pytest.fixture
 def short_blocks(monkeypatch):
-    """Chunks of the track table that hold 4 rows."""
+    """Blocks of 4 rows of the track table, and of 5 chunks of the packed axis: shards of 4 lie across their borders."""
     monkeypatch.setattr("norbert_store._write.settings.ROWS", ROWS)
+    monkeypatch.setattr("norbert_store._write.settings.Layout", partial(Layout, positions=POSITIONS))
+
+
+def of_length(number):
+    """Audio of 1 to 3 chunks."""
+    return {"mixture": noise(number, 1 + 1500 * (number % 4), channels=1)}
+
+
+@pytest.fixture(scope="module")
+def at_once(options):
+    """15 tracks in blocks of the usual size, one commit."""
+    store = MemoryStore()
+    with norbert_store.create(store, **options(targets=["mixture"], channels=1)) as writer:
+        for number in range(15):
+            writer.add(f"track {number}", of_length(number))
+    return norbert_store.open(store)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_blocks")
 @pytest.mark.parametrize("late", [0, 2, 9, 99])
 @pytest.mark.parametrize("parts", [[15], [3, 1, 4, 5, 0, 2], [4, 4, 1, 6], [5, 10]], ids=str)
-def test_tables_of_several_blocks_are_the_same_however_they_grow(options, parts, late):
+def test_blocks_are_the_same_however_they_grow(options, at_once, parts, late):
     """Parts are committed, and every second one is by another writer; from some track on, there is another label."""
     store, expected = MemoryStore(), []
     writer = norbert_store.create(store, **options(targets=["mixture"], channels=1))
     for i, count in enumerate(parts):
         for number in range(len(expected), len(expected) + count):
-            labels: dict[str, str | int] = {"number": number, **({"late": f"from {number}"} if number >= late else {})}
-            writer.add(f"track {number}", {"mixture": np.zeros((1, 1))}, metadata={"n": number}, labels=labels)
+            labels: dict[str, Any] = {"number": number, **({"late": f"from {number}"} if number >= late else {})}
+            writer.add(f"track {number}", of_length(number), metadata={"n": number}, labels=labels)
             expected.append(labels)
         if i % 2:
             writer.close()
             writer = norbert_store.append(store)
         else:
             writer.commit()
-        assert norbert_store.open(store).names == [f"track {i}" for i in range(len(expected))]
+        now = norbert_store.open(store)
+        assert now.names == [f"track {i}" for i in range(len(expected))]
+        assert_same_tracks(at_once, now)
     writer.close()
     db = norbert_store.open(store)
     assert [db[i].metadata for i in range(15)] == [{"n": i} for i in range(15)]
     assert db.tracks.number.values.tolist() == list(range(15))
-    assert db.tracks.start.values.tolist() == [64 * i for i in range(15)]
-    plain = xarray.open_zarr(store, group="track")
-    assert plain.name.values.tolist() == db.names
+    assert db.tracks._start.values.tolist() == [64 * i for i in range(15)]
+    assert np.array_equal(db.to_xarray().magnitude, at_once.to_xarray().magnitude, equal_nan=True)
+    assert xarray.open_zarr(store, group="track").name.values.tolist() == db.names
+    found, right = (
+        xarray.open_zarr(each, group="chunk").extent for each in (store, at_once._selection.snapshot.storage.store)
+    )
+    assert found.encoding["chunks"] == (1, 3, 1, POSITIONS)
+    assert np.array_equal(found, right)
     if late < 15:
         assert db.tracks.late.values.tolist() == [labels.get("late", "") for labels in expected]
-        assert plain.late.values.tolist() == db.tracks.late.values.tolist()
+        assert xarray.open_zarr(store, group="label")["1"].values.tolist() == db.tracks.late.values.tolist()
+    assert verify(store)
+
+
+@pytest.mark.usefixtures("short_blocks")
+@pytest.mark.parametrize("bundle_tracks", [1, 3, 15])
+def test_excerpts_across_blocks_are_those_of_one_block(options, at_once, bundle_tracks):
+    store = MemoryStore()
+    with norbert_store.create(store, **options(targets=["mixture"], channels=1, bundle_tracks=bundle_tracks)) as writer:
+        for number in range(15):
+            writer.add(f"track {number}", of_length(number))
+    found, expected = (db.excerpts(0.2, values="levels").read(range(50)) for db in (norbert_store.open(store), at_once))
+    assert found["track"] == expected["track"]
+    assert np.array_equal(found["magnitude"], expected["magnitude"])
+    assert_same_tracks(norbert_store.open(store), at_once)
 
 
 @pytest.mark.slow
@@ -278,13 +330,117 @@ def test_blocks_that_are_full_are_not_written_again(tmp_path, options):
     with norbert_store.create(path, **options(targets=["mixture"])) as writer:
         for i in range(2 * ROWS):
             writer.add(str(i), {"mixture": noise(i, 1)})
-    full = {block: (path / f"track/name/c/{block}").stat().st_mtime_ns for block in range(2)}
+    keys = [f"track/name/c/{block}" for block in range(2)] + [f"chunk/extent/c/0/0/0/{block}" for block in range(5)]
+    full = {key: (path / key).stat().st_mtime_ns for key in keys}
     with norbert_store.append(path) as writer:
         for i in range(2 * ROWS, 2 * ROWS + 3):
             writer.add(str(i), {"mixture": noise(i, 1)})
             writer.commit()
-    assert {block: (path / f"track/name/c/{block}").stat().st_mtime_ns for block in range(2)} == full
+    assert {key: (path / key).stat().st_mtime_ns for key in keys} == full
     assert norbert_store.open(path).names == [str(i) for i in range(2 * ROWS + 3)]
+
+
+# ---- writers that are cut off
+
+
+class Recorded(Storage):
+    """Keeps what is written and deleted, in order."""
+
+    def __init__(self, location):
+        super().__init__(location, read_only=False)
+        self.steps = []
+
+    def set(self, key, data):
+        self.steps.append((key, data))
+        super().set(key, data)
+
+    def delete(self, key):
+        self.steps.append((key, None))
+        super().delete(key)
+
+
+def add_labelled(writer, numbers):
+    for number in numbers:
+        labels = {"number": number, **({"late": f"from {number}"} if number > 6 else {})}
+        writer.add(f"track {number}", of_length(number), labels=labels)
+
+
+@pytest.mark.usefixtures("short_blocks")
+def test_writers_that_are_cut_off_anywhere_leave_a_whole_state(options, at_once):
+    """Within blocks and over their borders, with a label that is new; whoever writes next goes on."""
+    location = MemoryStore()
+    with norbert_store.create(location, **options(targets=["mixture"], channels=1)) as writer:
+        add_labelled(writer, range(6))
+    before = {key: Storage(location).get(key) for key in Storage(location).list()}
+    recorded = Recorded(location)
+    with Writer(Committer.of(recorded), bundle_tracks=1) as writer:
+        for numbers in (range(6, 7), range(7, 12)):
+            add_labelled(writer, numbers)
+            writer.commit()
+    assert len(recorded.steps) > 40
+    lengths = []
+    for stop in range(len(recorded.steps) + 1):
+        storage = Storage(MemoryStore(), read_only=False)
+        for key, data in before.items():
+            storage.set(key, data)
+        early = norbert_store.open(storage.location)
+        for key, data in recorded.steps[:stop]:
+            storage.delete(key) if data is None else storage.set(key, data)
+        assert early.names == [f"track {i}" for i in range(6)]
+        assert early.tracks.number.values.tolist() == list(range(6))
+        assert_same_tracks(at_once, early)
+        now = norbert_store.open(storage.location)
+        lengths.append(len(now))
+        assert now.tracks.number.values.tolist() == list(range(len(now)))
+        assert_same_tracks(at_once, now)
+        assert verify(storage.location)
+        if stop % 4 == 0:
+            with norbert_store.append(storage.location) as writer:
+                add_labelled(writer, range(len(now), 15))
+            assert_same_tracks(norbert_store.open(storage.location), at_once)
+            assert verify(storage.location)
+    assert sorted(set(lengths)) == [6, 7, 12]
+    assert lengths == sorted(lengths)
+
+
+# Commits a track, and dies when all is written but the document.
+DIES = """
+import os, signal, sys
+import numpy as np
+import norbert_store
+
+replace = os.replace
+def dying(source, target):
+    if str(target) == os.path.join(sys.argv[1], "zarr.json"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+writer = norbert_store.append(sys.argv[1])
+writer.add("new", {"mixture": np.full((5000, 2), 0.1)}, labels={"year": 5, "mood": "blue"})
+os.replace = dying
+writer.commit()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
+def test_a_writer_that_dies_before_the_document_has_written_nothing_that_counts(small_copy, small):
+    early = norbert_store.open(small_copy)
+    before = files_below(small_copy)
+    done = subprocess.run([sys.executable, "-c", DIES, small_copy], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-9, "")
+    after = files_below(small_copy)
+    assert after["zarr.json"] == before["zarr.json"]
+    assert after["track/name/c/0"] != before["track/name/c/0"]
+    assert after["chunk/extent/c/0/0/0/0"] != before["chunk/extent/c/0/0/0/0"]
+    for db in (early, norbert_store.open(small_copy)):
+        xarray.testing.assert_identical(db.tracks.load(), small.db.tracks.load())
+        assert_same_tracks(db, small.db)
+        assert "mood" not in db.tracks
+    assert verify(small_copy)
+    with norbert_store.append(small_copy) as writer:
+        writer.add("other", {"mixture": noise(0, 3000)}, labels={"mood": 7})
+    assert norbert_store.open(small_copy)["other"].labels["mood"] == 7
+    assert verify(small_copy)
 
 
 # ---- readers that were there before
@@ -344,7 +500,7 @@ def test_readers_go_on_while_tracks_are_appended(tmp_path, options):
 def test_everything_is_on_disk_before_the_document_that_commits_it(tmp_path, options, monkeypatch):
     """Watched from outside: what is synced, and what takes its place under which name."""
     events = []
-    fsync, replace, folder_of = os.fsync, os.replace, {}
+    fsync, put, folder_of = os.fsync, os.replace, {}
 
     def watched_fsync(descriptor):
         fsync(descriptor)
@@ -353,7 +509,7 @@ def test_everything_is_on_disk_before_the_document_that_commits_it(tmp_path, opt
 
     def watched_replace(source, target):
         number = os.stat(source).st_ino
-        replace(source, target)
+        put(source, target)
         name = Path(target).relative_to(tmp_path / "x.zarr").as_posix()
         events.append((name, number))
         folder_of[name] = os.stat(Path(target).parent).st_ino
@@ -375,25 +531,25 @@ def test_everything_is_on_disk_before_the_document_that_commits_it(tmp_path, opt
         following = [root for root in roots if root > i]
         if following:
             assert ("synced", folder_of[name]) in events[i : following[0]]
-    for shard, row in (("magnitude/c/0/0/0/0", "track/name/c/0"), ("magnitude/c/0/0/2/0", "track/present/c/0/0")):
+    for shard, row in (("magnitude/c/0/0/0/0", "track/name/c/0"), ("magnitude/c/0/0/2/0", "chunk/extent/c/0/0/0/0")):
         assert names.index(shard) < roots[-1]
         last_row = max(i for i, name in enumerate(names) if name == row)
         assert names.index(shard) < last_row < roots[-1]
 
 
-@pytest.mark.parametrize("failing", ["track/start/c/0", "zarr.json"])
+@pytest.mark.parametrize("failing", ["track/start/c/0", "chunk/extent/c/1/0/0/0", "zarr.json"])
 def test_commit_that_fails_can_be_done_again(tmp_path, options, monkeypatch, failing):
     path = tmp_path / "x.zarr"
     writer = norbert_store.create(path, **options())
     writer.add("a", {"mixture": noise(0, 5000)})
     writer.commit()
     writer.add("b", {"mixture": noise(1, 5000)})
-    replace = os.replace
+    put = os.replace
 
     def full(source, target):
         if str(target) == str(path / failing):
             raise OSError(28, "No space left on device")
-        replace(source, target)
+        put(source, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
