@@ -33,10 +33,16 @@ class CutOff(Storage):
             if self._left == -1 and self._is_lost:  # it was done, and nobody was told
                 write(*arguments)
             raise StorageError("can't be written: No space left on device", place=arguments[0])
-        write(*arguments)
+        return write(*arguments)
 
     def set(self, key, data):
         self._write(super().set, key, data)
+
+    def create(self, key, data):
+        return self._write(super().create, key, data)
+
+    def replace(self, key, data, tag):
+        return self._write(super().replace, key, data, tag)
 
     def delete(self, key):
         self._write(super().delete, key)

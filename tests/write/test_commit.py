@@ -354,6 +354,16 @@ class Recorded(Storage):
         self.steps.append((key, data))
         super().set(key, data)
 
+    def create(self, key, data):
+        created = super().create(key, data)
+        if created:
+            self.steps.append((key, data))
+        return created
+
+    def replace(self, key, data, tag):
+        self.steps.append((key, data))
+        return super().replace(key, data, tag)
+
     def delete(self, key):
         self.steps.append((key, None))
         super().delete(key)
