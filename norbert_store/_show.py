@@ -109,7 +109,7 @@ def save_plot(track: StoredTrack, file: str | os.PathLike[str]) -> None:
 
 
 def _spread(size: int, most: int) -> NDArray[np.int64]:
-    """Positions spread over an axis, at most so many."""
+    """Positions spread over an axis, at most ``most``."""
     return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
 
 

@@ -279,7 +279,7 @@ def read_index(snapshot: Snapshot, tail: bytes, size: int) -> ShardIndex:
 
 
 def _split(spans: _Spans, most_bytes: int) -> Iterator[_Spans]:
-    """Cut spans, which are in order, into runs of so many bytes, or of one span."""
+    """Cut spans, which are in order, into runs of at most ``most_bytes``, or of one span."""
     run: _Spans = {}
     begin = 0
     for (offset, length, checksum), places in spans.items():

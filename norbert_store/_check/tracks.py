@@ -64,7 +64,7 @@ class Rows:
         return sorted({shard for begin, end in spans for shard in range(begin, end)})
 
     def owners(self, shard: int) -> NDArray[np.int64]:
-        """For each chunk of a shard, the row of the track that it belongs to; -1 where it is nobody's."""
+        """For each chunk of a shard, the row of the track that it belongs to; -1 where it is no track's."""
         layout = self.document.layout
         begin, end = layout.first_chunk(shard), layout.first_chunk(shard + 1)
         owners = np.full(layout.shard_chunks, NOBODY, np.int64)
@@ -81,12 +81,12 @@ class Rows:
 
     def expected(self, owners: NDArray[np.int64], target: int) -> NDArray[np.bool_]:
         """For each chunk, by its owner, whether it must be there."""
-        expected: NDArray[np.bool_] = self._present_and_nobody[owners, target]
+        expected: NDArray[np.bool_] = self._present_or_unowned[owners, target]
         return expected
 
     @lazy
-    def _present_and_nobody(self) -> NDArray[np.bool_]:
-        """The column ``present``, and at its end, which is at position -1, what nobody owns."""
+    def _present_or_unowned(self) -> NDArray[np.bool_]:
+        """The column ``present``, and at its end, at position -1, False for chunks of no track."""
         return np.concatenate([self.present, np.zeros((1, self.present.shape[1]), np.bool_)])
 
 

@@ -24,7 +24,7 @@ from norbert_store._signature import spelled_out
 from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location
 
-# columns without which nobody can tell which chunk is whose
+# columns that tell which chunk is whose
 _NEEDED = tuple(f"{TRACK_GROUP}/{name}/c/" for name in ("name", "start", "frames", "samples", "present"))
 
 

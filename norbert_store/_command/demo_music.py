@@ -141,7 +141,7 @@ def write_musdb(root: str | os.PathLike[str], tracks: int = 6, seconds: float = 
     """
     if not 1 <= tracks <= len(TITLES):
         raise ValueError(
-            f"tracks is {tracks!r}, expected 1 to {len(TITLES)}: only so many have titles, compose() makes more"
+            f"tracks is {tracks!r}, expected 1 to {len(TITLES)}: no more have titles, compose() makes more"
         )
     _count_samples(seconds, rate)  # refuse before the first folder is made
     import soundfile

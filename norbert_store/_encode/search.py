@@ -60,12 +60,12 @@ Complex = NDArray[np.complex64]
 # faster, to nothing at 100.
 _PRICE = 5.5e-5
 _FALLS_FASTER = 80.0
-# The table's step is that at which a squared error of it costs so many bits' price, on average over a chunk.
+# The table's step is that at which a squared error of it costs as much as this number of bits, on average over a chunk.
 _BITS_PER_STEP = 0.08
 _LARGEST_STEP = 80.0
 # A step a little beyond the heard error gets further; one of 2.5 times it diverges.
 _STEP = 1.6
-# What is smaller than so many steps will probably be left out, for a first guess of code lengths.
+# What is smaller than this number of steps will probably be left out, for a first guess of code lengths.
 _LIKELY = 0.65
 # Below this level the curve is taken to be straight, for it has no slope at 0.
 _LOWEST_LEVEL = 2
@@ -370,7 +370,7 @@ class _Chunk:
         return error
 
     def _choose(self, price: float) -> None:
-        """Round coefficients to multiples of their steps, at so many times the price."""
+        """Round coefficients to multiples of their steps, at a multiple of the price."""
         self.multiples = trellis.quantise(
             self._coefficients, self.table, self._weights, price * self._price, self._lengths
         )

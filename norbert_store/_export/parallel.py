@@ -122,7 +122,7 @@ def in_order(
                     if deaths == MOST_DEATHS:
                         raise WorkerError(
                             f"workers died {deaths} times in a row, at task {done + 1} of {len(arguments)} or next to "
-                            f"it: {error}; is there memory enough for so many?"
+                            f"it: {error}; is there memory enough for this number of workers?"
                         ) from error
                     executor.shutdown()  # of the others, some may be at work still
                     executor = pools.enter_context(process_pool(_workers(executor)))

@@ -58,7 +58,7 @@ class PlannedBundle:
 
 
 def placement(tracks: int, targets: int, info: AudioInfo) -> tuple[int, int]:
-    """Tracks in a bundle and chunks in a shard: one track a bundle, or so many that there are not too many files."""
+    """Tracks in a bundle and chunks in a shard: one track a bundle, or more where there would be too many files."""
     bundle_tracks = math.ceil(tracks * targets / _MOST_SHARDS)
     if bundle_tracks == 1:
         return 1, SHARD_CHUNKS

@@ -52,7 +52,7 @@ def export(
     channels : int or sequence of str, optional
         Their number, or their names; those of the first file if left out.
     workers : int or concurrent.futures.Executor, optional
-        Where tracks are read and encoded: so many processes of this machine, or an executor, such as
+        Where tracks are read and encoded: a number of processes of this machine, or an executor, such as
         ``dask.distributed.Client.get_executor()``. This process does it all if left out. The result is the same, byte
         for byte.
     resume : bool

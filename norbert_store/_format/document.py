@@ -104,7 +104,7 @@ class Document:
     created, modified : str
         Times in UTC (ISO 8601).
     reads, writes : tuple of str
-        Features without which nobody can read, or write on.
+        Features that a reader, or a writer, must know.
     unknown : dict
         Keys that this version doesn't know; they are kept.
     """

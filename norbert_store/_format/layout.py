@@ -142,7 +142,7 @@ class Layout:
         return rows // self.rows * self.rows
 
     def block_rows(self, block: int, rows: int) -> range:
-        """Rows of a block, of so many in all."""
+        """Rows of a block of an array that has ``rows`` in all."""
         return range(block * self.rows, min((block + 1) * self.rows, rows))
 
 

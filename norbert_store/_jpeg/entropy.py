@@ -193,11 +193,11 @@ def _spread(values: NDArray[np.int64], place: NDArray[np.int64], between: np.int
 
 
 def _packed(words: NDArray[np.uint64], lengths: NDArray[np.int64]) -> bytes:
-    """Put the last bits of words, so many of each, one after the other; the end is filled up with zeros."""
+    """Put the last bits of words, a number of each, one after the other; the end is filled up with zeros."""
     stops = np.cumsum(lengths)
     starts = stops - lengths
     target = starts >> 6
-    room = (target + 1 << 6) - stops  # to the end of 64 bits; below 0, so many bits go to the next 64
+    room = (target + 1 << 6) - stops  # to the end of 64 bits; below 0, that number of bits goes to the next 64
     over = np.flatnonzero(room < 0)
     beyond = -room[over]
     shifted = words << np.maximum(room, 0).astype(np.uint64)

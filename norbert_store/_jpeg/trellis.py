@@ -116,7 +116,7 @@ class _Choices:
 
 
 def _threshold(scale: NDArray[np.float32], bits: float) -> NDArray[np.float32]:
-    """Smallest size of a coefficient, in steps, at which a one gains so many bits; at most 1.5, where twos begin."""
+    """Smallest size of a coefficient, in steps, at which a one gains ``bits``; at most 1.5, where twos begin."""
     # a one gains scale * (size ** 2 - (size - 1) ** 2)
     with np.errstate(divide="ignore"):
         threshold = np.float32(bits / 2) / scale

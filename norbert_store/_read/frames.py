@@ -30,7 +30,7 @@ from norbert_store.errors import DamagedError, JpegError
 _CHECKED_BYTES_KEPT = 32 * 2**20
 _CHECKED_OVERHEAD_BYTES = 600  # of the objects around it
 
-# Threads share a long read in pieces of so many chunks.
+# Threads share a long read in pieces of this number of chunks.
 _CHUNKS_AT_A_TIME = 4
 
 _LEVELS = LookUp(np.arange(256, dtype=np.uint8))

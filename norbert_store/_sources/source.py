@@ -106,7 +106,7 @@ class Source:
         Raises
         ------
         SourceError
-            If nobody noted anything, or it can't be found.
+            If nothing was noted, or it can't be found.
         """
         if not reference:
             raise SourceError("the track table doesn't say where its audio is")

@@ -35,7 +35,7 @@ class Recent(Generic[_Key, _Value]):
         return found[0]
 
     def put(self, key: _Key, value: _Value, size: int) -> None:
-        """Remember a value of so many bytes."""
+        """Remember a value that takes up ``size`` bytes."""
         if self._young_bytes + size > self._most_bytes:
             self._old, self._young, self._young_bytes = self._young, {}, 0
         self._young[key] = value, size

@@ -26,7 +26,7 @@ _NEEDED = {
     "s3": "s3:// needs s3fs: pip install 'norbert_store[s3]'",
 }
 
-# told by its module, which nobody has to import for that
+# told by its module, which isn't imported for that
 _HTTP_MODULE = "fsspec.implementations.http"
 
 _S3FS_OPTIONS = {
@@ -80,7 +80,7 @@ def keys_at_url(url: str, name: str, read_only: bool, options: Mapping[str, Any]
     StorageError
         If a package is missing.
     ValueError
-        If nobody knows the URL's scheme.
+        If the URL's scheme is unknown.
     """
     scheme = url.partition("://")[0].lower()
     try:

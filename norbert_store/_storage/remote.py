@@ -1,4 +1,4 @@
-"""Keys that are waited for: many are asked for at a time, and once more what fails in passing.
+"""Keys that are waited for: many are asked for at a time, and again after a transient error.
 
 zarr's stores, and the libraries below them, are asynchronous; here they are called from ordinary code.
 """
@@ -40,14 +40,14 @@ _LASTING = (
 
 
 class RemoteKeys(ABC):
-    """Keys that are waited for: many are asked for at a time, and once more what fails in passing.
+    """Keys that are waited for: many are asked for at a time, and again after a transient error.
 
     Parameters
     ----------
     name : str
         The location, for errors.
     attempts : int
-        How often an operation is tried that fails in passing.
+        How often an operation is tried that ends in a transient error.
     """
 
     def __init__(self, name: str, attempts: int) -> None:
@@ -126,7 +126,7 @@ class RemoteKeys(ABC):
 
 
 async def _tried(operation: Callable[[], Awaitable[_Result]], attempts: int) -> _Result:
-    """Call an operation until it doesn't fail in passing."""
+    """Call an operation until it ends without a transient error."""
     try:
         return await operation()
     except _LASTING:

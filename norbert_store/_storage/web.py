@@ -44,7 +44,7 @@ class WebKeys(RemoteKeys):
     name : str
         The location, for errors.
     attempts : int
-        How often a request is sent that fails in passing.
+        How often a request is sent that ends in a transient error.
     system : HTTPFileSystem
         Holds the connections, and what is sent along with every request.
     """

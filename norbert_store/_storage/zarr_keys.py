@@ -22,7 +22,7 @@ class ZarrKeys(RemoteKeys):
     name : str
         The location, for errors.
     attempts : int
-        How often an operation is tried that fails in passing.
+        How often an operation is tried that ends in a transient error.
     path : str
         Without "/" at its ends.
     """

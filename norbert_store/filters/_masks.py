@@ -47,7 +47,7 @@ def ideal_binary_mask(v: ArrayLike, threshold: float = 0.0) -> Magnitude:
     ``mask_j = 1`` if ``20 log10(v_j / sum of v_i over i != j) > threshold``, else 0.
 
     A tie, and silence, give 0. At 0 dB or more at most one source has a bin, and several that are about equally loud
-    leave it to nobody; below 0 dB several may have it. For masks that share out every bin, see `winner_mask`.
+    give it to no source; below 0 dB several may have it. For masks that share out every bin, see `winner_mask`.
 
     Parameters
     ----------
