@@ -144,8 +144,8 @@ def test_unknown_options_of_methods_are_named_as_well():
 
 def private_names(text):
     """What a text takes of the package that isn't public."""
-    found = re.findall(r"norbert_store(?:\.\w+)*\._\w+", text)
-    return found + re.findall(r"from norbert_store(?:\.\w+)* import (?:\w+, )*_\w+", text)
+    found = re.findall(r"norbert_store(?:\.\w+)*\._(?!_)\w+", text)
+    return found + re.findall(r"from norbert_store(?:\.\w+)* import (?:\w+, )*_(?!_)\w+", text)
 
 
 def shown():

@@ -165,7 +165,7 @@ MAKERS: dict[str, Callable[[Callable[[str], State], Path], State]] = {
 # what follows A without moving rows: a reader that had A open may get some chunks before the change, and some after it
 FOLLOWING = ("newer", "repaired")
 OTHERS = [name for name in MAKERS if name != "A"]
-QUICK = ("fork", "repaired", "one more in the middle")
+QUICK = ("fork", "repaired")
 KINDS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in OTHERS]
 
 

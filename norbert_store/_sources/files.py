@@ -40,6 +40,9 @@ _UNKNOWN_LENGTH = 0x7FFFF000
 # What libsndfile takes a FLAC for whose writer didn't know it.
 _UNKNOWN_SAMPLES = 2**62
 
+# More than any format has: a FLAC holds 65,535 samples of silence in some ten bytes.
+_MOST_SAMPLES_PER_BYTE = 2**14
+
 # The order in which MUSDB18 writes its streams, for files whose streams bear no names.
 _MUSDB_ORDER = ("mixture", "drums", "bass", "other", "vocals")
 
@@ -94,6 +97,10 @@ def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
         raise AudioError(f"{os.fspath(path)} holds no samples")
     if info.frames >= _UNKNOWN_SAMPLES:
         raise AudioError(f"{os.fspath(path)} doesn't say how long it is, as if written into a pipe; write it anew")
+    if info.frames > (size := os.path.getsize(path)) * _MOST_SAMPLES_PER_BYTE:
+        raise AudioError(
+            f"the header of {os.fspath(path)} says {info.frames} samples, more than its {size} bytes can hold; write it anew"
+        )
     return AudioInfo(int(info.samplerate), int(info.channels), int(info.frames))
 
 

@@ -339,9 +339,9 @@ def test_a_resume_with_nothing_to_do_reads_the_document_twice_and_each_column_on
     export_tracks(good, path, targets=TARGETS, **OPTIONS)
     get, read = LocalKeys.get, Counter()
 
-    def counted(self, key, *arguments):
+    def counted(self, key, *arguments, **options):
         read[key] += 1
-        return get(self, key, *arguments)
+        return get(self, key, *arguments, **options)
 
     monkeypatch.setattr(LocalKeys, "get", counted)
     export_tracks(good, path, targets=TARGETS, resume=True, **OPTIONS)

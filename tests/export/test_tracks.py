@@ -397,7 +397,7 @@ def cut_off(path):
 LYING = {
     "piped.flac": (lambda path: flac_that_claims(path, 0), "piped.flac doesn't say how long it is"),
     "more.flac": (lambda path: flac_that_claims(path, 100_000), "more.flac can't be read on after 0 samples"),
-    "huge.flac": (lambda path: flac_that_claims(path, 2**36 - 1), "huge.flac can't be read on after 0 samples"),
+    "huge.flac": (lambda path: flac_that_claims(path, 2**36 - 1), "huge.flac says 68719476735 samples, more than its"),
     "less.flac": (lambda path: flac_that_claims(path, 1000), 1000),
     "more.wav": (lambda path: wav_that_claims(path, 9000), "more.wav is cut off"),
     "less.wav": (lambda path: wav_that_claims(path, 1000), 1000),

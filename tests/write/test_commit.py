@@ -375,6 +375,7 @@ def add_labelled(writer, numbers):
         writer.add(f"track {number}", of_length(number), labels=labels)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_blocks")
 def test_writers_that_are_cut_off_anywhere_leave_a_whole_state(options, at_once):
     """Within blocks and over their borders, with a label that is new; whoever writes next goes on."""
