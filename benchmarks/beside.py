@@ -1,11 +1,12 @@
-"""This checkout beside another one: how long the same work takes in each, and whether exports have the same shards.
+"""One checkout beside another: how long the same work takes in each, and whether exports have the same shards.
 
     python benchmarks/beside.py OTHER MUSDB [--rounds 9] [--only batches]
 
-OTHER is another checkout, for example `git worktree add ../before COMMIT`; MUSDB is a folder in either layout of MUSDB18.
-Both need the same dependencies installed. Each checkout has a process of its own, which exports the data set, opens its
-own store and then works on demand: the two take turns, in each of several rounds, and the other one goes first in every
-second round. Printed are the medians of both and the median of the ratios within a round: above 1 is slower than before.
+OTHER is another checkout, for example `git worktree add ../before COMMIT`; MUSDB is a folder in either layout of
+MUSDB18. Both need the same dependencies installed. Each checkout has a process of its own, which exports the data set,
+opens its own store and then works on demand: the two take turns, in each of several rounds, and the other one goes
+first in every second round. Printed are the medians of both and the median of the ratios within a round: above 1, this
+checkout is slower.
 """
 
 from __future__ import annotations

@@ -99,7 +99,8 @@ def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
         raise AudioError(f"{os.fspath(path)} doesn't say how long it is, as if written into a pipe; write it anew")
     if info.frames > (size := os.path.getsize(path)) * _MOST_SAMPLES_PER_BYTE:
         raise AudioError(
-            f"the header of {os.fspath(path)} says {info.frames} samples, more than its {size} bytes can hold; write it anew"
+            f"the header of {os.fspath(path)} says {info.frames} samples, more than its {size} bytes can hold; "
+            "write the file anew"
         )
     return AudioInfo(int(info.samplerate), int(info.channels), int(info.frames))
 
