@@ -36,6 +36,11 @@ settings.load_profile("norbert_store")
 RATE = 8000
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let all mixed states be tried."""
+    parser.addoption("--all-states", action="store_true", help="try all mixed states of two stores, not some at random")
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Share the whole suite out among the processors; files and tests that are named start sooner in this process."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
