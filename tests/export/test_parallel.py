@@ -188,6 +188,7 @@ def test_calls_are_made_again_when_they_are_asked_for_again(executor, steps):
 # ---- workers by their number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, np.int64(2)])
 def test_a_number_of_workers_gives_the_same_bytes(tracks, whole, tmp_path, root, workers):
     path = root / f"{tmp_path.name}.zarr"

@@ -295,7 +295,7 @@ def test_nothing_but_broken_tracks_is_an_error_before_there_is_a_store(tmp_path)
     assert not (tmp_path / "x.zarr").exists()
 
 
-@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_export_of_which_nothing_came_into_the_store_is_an_error(tmp_path, workers):
     tracks = [write_broken_track(tmp_path, kind) for kind in ("mono", "loud")]
     options = {"targets": TARGETS, "skip_broken": True, "workers": workers, "transform": TRANSFORM, "channels": 2}
@@ -406,7 +406,7 @@ LYING = {
 }
 
 
-@pytest.mark.parametrize("bundle_tracks", [1, 3])
+@pytest.mark.parametrize("bundle_tracks", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("kind", LYING)
 def test_what_a_header_promises_never_reaches_into_other_tracks(tmp_path, kind, bundle_tracks):
     make, expected = LYING[kind]
@@ -432,8 +432,8 @@ def test_what_a_header_promises_never_reaches_into_other_tracks(tmp_path, kind, 
 
 
 @pytest.mark.parametrize("which", [1, 2])
-@pytest.mark.parametrize("samples", [9000, 300])
-@pytest.mark.parametrize("skip_broken", [False, True])
+@pytest.mark.parametrize("samples", [9000, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("skip_broken", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_file_that_changes_its_length_meanwhile(tmp_path, which, samples, skip_broken):
     """The first file's length is known to the plan; of the others, headers are read later."""
     tracks = write_good_tracks(tmp_path / "audio", 3)

@@ -143,6 +143,7 @@ def assert_same_values(found: norbert_store.Store, expected: norbert_store.Store
 # ---- writing and reading
 
 
+@pytest.mark.slow
 def test_export_is_that_to_a_folder(place, folder, local):
     assert shards(place) == shards(folder)
     assert norbert_store.open(place).names == local.names
