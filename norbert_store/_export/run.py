@@ -32,7 +32,7 @@ def export(
 
     Parameters
     ----------
-    table : iterable of mappings
+    table : iterable of mappings, or pandas.DataFrame
         A row a track, with values by column; what a row leaves out, None and NaN are not known.
     out : str, path or zarr store
         Where nothing is yet; with ``resume``, a store may be there.

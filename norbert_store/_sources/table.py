@@ -10,15 +10,25 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 from norbert_store._format.table import Column, check_name, check_text, new_labels
 from norbert_store._sources.source import Source, local_path
 from norbert_store._sources.track import SourceTrack
 from norbert_store.errors import SourceError, TableError, TrackError
 
-Table = Iterable[Mapping[str, Any]]
-"""Rows; each has values by column."""
+
+class Frame(Protocol):
+    """What a table of pandas is taken by, which need not be imported."""
+
+    columns: Any
+
+    def items(self) -> Iterable[tuple[Any, Any]]:
+        """Give names and values of columns."""
+
+
+Table = Iterable[Mapping[str, Any]] | Frame
+"""Rows, each with values by column; or a DataFrame."""
 
 SPLIT = "split"
 
@@ -91,15 +101,38 @@ def _columns_of_targets(targets: Sequence[str] | Mapping[str, str]) -> dict[str,
 
 
 def _rows(table: Table) -> list[Mapping[str, Any]]:
-    if isinstance(table, Mapping | str | os.PathLike) or not isinstance(table, Iterable):
-        raise TypeError(f"table must be rows, each a mapping of columns to values; found {type(table).__name__}")
-    rows = list(table)
+    if isinstance(table, str | os.PathLike):
+        raise TypeError(f"table must be rows or a DataFrame, found the path {table!s}; read it with pandas.read_csv")
+    if _is_frame(table):
+        rows = _rows_of_frame(table)
+    elif isinstance(table, Mapping) or not isinstance(table, Iterable):
+        raise TypeError(
+            f"table must be rows, each a mapping of columns to values, or a DataFrame; found {type(table).__name__}"
+        )
+    else:
+        rows = list(table)
     if not rows:
         raise TableError("the table is empty; expected a row for each track")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
             raise TypeError(f"row {number} must be a mapping of columns to values, found {type(row).__name__}")
     return rows
+
+
+def _is_frame(table: Any) -> TypeGuard[Frame]:
+    return hasattr(table, "columns") and hasattr(table, "isna")
+
+
+def _rows_of_frame(frame: Frame) -> list[Mapping[str, Any]]:
+    """Rows of a DataFrame as Python's own values, and None where a cell is empty."""
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise TableError(f"the table has two columns {twice!r}; every column needs a name of its own")
+    columns = {
+        column: [None if empty else cell for cell, empty in zip(cells.tolist(), cells.isna(), strict=True)]
+        for column, cells in frame.items()
+    }
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
 def _track(

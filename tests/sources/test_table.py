@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas  # type: ignore[import-untyped]
 import pytest
 
 from norbert_store._sources.table import table_tracks
@@ -63,6 +64,19 @@ def test_columns_of_any_name_and_with_gaps_are_labels():
     first, second = table_tracks(rows, ["mixture"])
     assert first.labels == {"start": 1, "zarr.json": "x", "a/b": ["p", "q"], "target": True}
     assert second.labels == {}
+
+
+def test_a_dataframe_is_a_table():
+    frame = pandas.DataFrame(ROWS).assign(played=pandas.array([3, None], dtype="Int64"))
+    one, two = table_tracks(frame, TARGETS)
+    assert (one.name, one.split, one.labels) == ("one", "train", {"genre": "Rock", "year": 1, "played": 3})
+    assert (two.name, two.split, two.labels) == ("two", "", {"year": 2})
+    assert (type(one.labels["year"]), type(one.labels["played"])) == (int, int)
+    assert two.source.files == {"mixture": Path("2.wav")}
+    with pytest.raises(TableError, match="the table is empty"):
+        table_tracks(frame[:0], TARGETS)
+    with pytest.raises(TableError, match="the table has two columns 'genre'"):
+        table_tracks(frame.rename(columns={"year": "genre"}), TARGETS)
 
 
 def test_a_table_needs_no_splits():
@@ -144,7 +158,7 @@ def test_a_column_that_is_not_there_is_an_error_that_names_those_that_are(argume
         (ROWS, {"targets": "mixture"}, TypeError, "targets must be a sequence of columns, .* found the one name 'mix"),
         (ROWS, {"targets": ()}, ValueError, "targets must name at least one column"),
         (ROWS, {"labels": "genre"}, TypeError, "labels must be a sequence of columns, found the one name 'genre'"),
-        ("table.csv", {}, TypeError, "table must be rows, .* found str"),
+        ("table.csv", {}, TypeError, "found the path table.csv; read it with pandas.read_csv"),
         ({"name": ["a"]}, {}, TypeError, "table must be rows, .* found dict"),
         (7, {}, TypeError, "table must be rows, .* found int"),
         ([*ROWS, "three"], {}, TypeError, "row 3 must be a mapping .*, found str"),
