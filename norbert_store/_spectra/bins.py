@@ -57,6 +57,10 @@ class StoredTransform(ABC):
         All that `transform_from_config` needs to build this again, as plain JSON values.
     """
 
+    def __repr__(self) -> str:
+        facts = {key: value for key, value in self.config.items() if key != "name"}
+        return f"<transform {self.name!r}: {', '.join(f'{key} {value}' for key, value in facts.items())}>"
+
     @property
     @abstractmethod
     def name(self) -> str:
@@ -369,7 +373,13 @@ def stored_transform(transform: Stft | Mel | ReadyBins, bandwidth: float = DEFAU
     744
     """
     if isinstance(transform, Stft):
-        return LinearBins(transform, bandwidth)
+        linear = LinearBins(transform, bandwidth)
+        if len(linear.frequencies) < 2:
+            raise ValueError(
+                f"bandwidth must be in Hz, and reach the first bin above 0, which lies at {transform.frequencies[1]:g} "
+                f"Hz; found {bandwidth!r}"
+            )
+        return linear
     if isinstance(transform, Mel):
         mel = transform
         stft = Stft(mel.rate, mel.n_fft, mel.hop, mel.window, mel.centred, mel.padding)

@@ -53,6 +53,19 @@ def test_bins_within_counts_a_bin_at_the_bandwidth_and_keeps_at_least_one():
     assert [bins_within(frequencies, bandwidth) for bandwidth in (1, 99.9, 100, 150, 1000)] == [1, 1, 2, 2, 3]
 
 
+def test_a_bandwidth_in_kilohertz_is_refused():
+    with pytest.raises(ValueError, match=r"bandwidth must be in Hz, .* at 21.5332 Hz; found 16$"):
+        stored_transform(Stft(), bandwidth=16)
+    assert len(stored_transform(Stft(), bandwidth=22).frequencies) == 2
+
+
+def test_transforms_tell_their_parameters():
+    assert repr(stored_transform(Stft(8000, 64), bandwidth=1000)) == (
+        "<transform 'stft': rate 8000, n_fft 64, hop 32, window hann, centred True, padding zeros, bandwidth 1000.0>"
+    )
+    assert repr(ReadyBins("cqt", 8000, 32, [100.0])) == "<transform 'cqt': rate 8000, hop 32>"
+
+
 @pytest.mark.parametrize("bandwidth", [0, -1, np.nan, np.inf, "16000", None])
 def test_bad_bandwidth_is_refused(bandwidth):
     with pytest.raises(ValueError, match="bandwidth must be a positive number of Hz"):
