@@ -97,7 +97,7 @@ def save_plot(track: StoredTrack, file: str | os.PathLike[str]) -> None:
     ValueError
         If the suffix is none that can be drawn.
     OSError
-        If the file can't be written.
+        If the file can't be written, such as in a folder that isn't there.
     """
     from matplotlib.backend_bases import FigureCanvasBase
 
@@ -105,6 +105,8 @@ def save_plot(track: StoredTrack, file: str | os.PathLike[str]) -> None:
     # matplotlib itself takes a file without a suffix, and writes another one
     if Path(file).suffix.removeprefix(".").lower() not in known:
         raise ValueError(f"{os.fspath(file)} can't be drawn; expected a file named .{', .'.join(sorted(known))}")
+    if not Path(file).parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {Path(file).parent} to write {Path(file).name} into")
     plot_track(track).savefig(file, dpi=130)
 
 

@@ -430,6 +430,7 @@ def _with_values(selection: Selection, label: str, values: Any) -> Selection:
     there = set().union(*of_each)
     for value in wanted:
         if value not in there:
-            found = ", ".join(map(repr, sorted(there, key=str)[:_MOST_VALUES_SHOWN])) or "none"
+            known_values = [one for one in there if one is not None and one == one]  # without gaps, which may be NaN
+            found = ", ".join(map(repr, sorted(known_values, key=str)[:_MOST_VALUES_SHOWN])) or "none"
             raise NameNotFoundError(f"{selection.name} has no {label} {value!r}; it has {found}")
     return selection.some(np.fromiter((not found.isdisjoint(wanted) for found in of_each), bool, len(column)))

@@ -225,6 +225,8 @@ def test_labels_and_values_that_are_not_there(gaps):
         gaps.select(genre="rock")
     with pytest.raises(NameNotFoundError, match="has no ä/ö 'jazz'; it has 'a, b', 'pop', 'rock'"):
         gaps.select(**{"ä/ö": "jazz"})
+    with pytest.raises(NameNotFoundError, match="has no target 7; it has -9007199254740992, 0, 3$"):  # what isn't known is no value
+        gaps.select(target=7)
 
 
 @pytest.mark.parametrize("name", ["_", "_x", "_start", "", " "])

@@ -104,8 +104,10 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("out", default="norbert-store-demo", type=click.Path(path_type=Path))
-@click.option("--tracks", default=6, show_default=True, help="Number of tracks.")
-@click.option("--seconds", default=20.0, show_default=True, help="Length of each track.")
+@click.option("--tracks", type=click.IntRange(1, 12), default=6, show_default=True, help="Number of tracks.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, help="Length of each track."
+)
 def demo(out: Path, tracks: int, seconds: float) -> None:
     """Show what a store can do, on synthetic music.
 

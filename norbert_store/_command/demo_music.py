@@ -140,9 +140,7 @@ def write_musdb(root: str | os.PathLike[str], tracks: int = 6, seconds: float = 
     ['bass.wav', 'drums.wav', 'mixture.wav', 'other.wav', 'vocals.wav']
     """
     if not 1 <= tracks <= len(TITLES):
-        raise ValueError(
-            f"tracks is {tracks!r}, expected 1 to {len(TITLES)}: no more have titles, compose() makes more"
-        )
+        raise ValueError(f"tracks is {tracks!r}, expected 1 to {len(TITLES)}, as many as have titles")
     _count_samples(seconds, rate)  # refuse before the first folder is made
     import soundfile
 

@@ -123,7 +123,7 @@ def print_report(to: Console, report: Report) -> None:
     for line in str(report).splitlines():
         to.print(printable(line))
     if report.failed and any(fault.track for fault in report.faults):
-        to.print("--drop takes tracks out that can't be mended")
+        to.print("--audio-root tells where the audio is now; --drop takes tracks out that can't be mended")
 
 
 def print_store(to: Console, store: Store) -> None:
@@ -132,6 +132,8 @@ def print_store(to: Console, store: Store) -> None:
     facts: dict[str, Any] = {"store": store.location}
     facts |= {key: attributes[key] for key in ("title", "license", "citation") if key in attributes}
     facts |= selection_of(store).facts()
+    if any(store.splits):
+        facts["splits"] = ", ".join(f"{split} {tracks}" for split, tracks in store.splits.items() if split)
     facts |= {"format": attributes["version"], "written by": attributes["created_with"], "digest": store.digest()}
     print_facts(to, facts)
     rows = []

@@ -83,12 +83,14 @@ class Selection:
     def facts(self) -> dict[str, str]:
         """What it holds, in words."""
         transform, hertz = self.transform, self.transform.frequencies
+        labels = ", ".join(label.name for label in self.document.labels)
         return {
             "tracks": str(len(self)),
             "targets": ", ".join(self.document.targets),
             "channels": ", ".join(self.document.channels),
             "transform": f"{transform.name}, {transform.rate} Hz, hop {transform.hop}, {len(hertz)} bins from "
             f"{hertz[0]:.0f} to {hertz[-1]:.0f} Hz",
+            **({"labels": labels} if labels else {}),
         }
 
     @lazy

@@ -138,6 +138,8 @@ def test_version(run):
         (["plot", "x.zarr", "0"], "Missing option '-o'"),
         (["to-audio", "x.zarr", "0", "-o", "x.wav"], "Missing option '--target'"),
         (["demo", "--tracks", "1.5"], "'1.5' is not a valid integer"),
+        (["demo", "--tracks", "0"], "0 is not in the range 1<=x<=12"),
+        (["demo", "--seconds", "-1"], "-1.0 is not in the range x>0"),
         ([], "norbert-store [OPTIONS] COMMAND [ARGS]..."),
     ],
 )
@@ -423,7 +425,7 @@ def test_repair_says_what_it_cannot_mend_and_drops_it_if_told_so(run, here):
     assert (status, err) == (1, "")
     assert failed.startswith(f"can't mend track {NAMES[0]!r}: there is no file {here / 'musdb'}")
     assert count == "x.zarr: 2 faults left"
-    assert last == "--drop takes tracks out that can't be mended"
+    assert last == "--audio-root tells where the audio is now; --drop takes tracks out that can't be mended"
     shutil.copytree("x.zarr", "y.zarr")
     assert run("repair", "x.zarr", "--audio-root", "moved")[0] == 0
     status, out, err = run("repair", "y.zarr", "--drop")
@@ -445,7 +447,7 @@ def test_plot(run, fails, here):
     assert run("plot", "x.zarr", NAMES[0], "-o", "x.png") == (0, "wrote x.png\n", "")
     assert (here / "x.png").read_bytes().startswith(b"\x89PNG")
     assert "x.xyz can't be drawn; expected a file named .avif" in fails("plot", "x.zarr", "0", "-o", "x.xyz")
-    assert "No such file or directory: 'nowhere/x.png'" in fails("plot", "x.zarr", "0", "-o", "nowhere/x.png")
+    assert "there is no folder nowhere to write x.png into" in fails("plot", "x.zarr", "0", "-o", "nowhere/x.png")
     assert "there is none at position 9" in fails("plot", "x.zarr", "9", "-o", "y.png")
 
 
