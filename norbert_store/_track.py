@@ -75,10 +75,11 @@ class Track(StoredTrack):
         mixture : array_like or path, optional
             As for `to_audio`.
         method : str
-            "wiener" (multichannel Wiener filter, `norbert_store.filters._wiener`), "softmask", "irm" (ideal ratio mask)
+            "wiener" (multichannel Wiener filter, `norbert_store.filters.wiener`), "softmask", "irm" (ideal ratio mask)
             or "ibm" (ideal binary mask).
         targets : sequence of str, optional
-            What the mixture is made of; all targets that the track has but "mixture" if left out.
+            What the mixture is made of; all targets that the track has but "mixture" if left out. The whole mixture is
+            shared out among them: a single one gets all of it, so the rest has to be a target, too.
         iterations : int
             Of expectation maximization, for "wiener".
         exponent : float, optional
@@ -86,7 +87,8 @@ class Track(StoredTrack):
         threshold : float
             dB, for "ibm".
         block_seconds : float
-            The Wiener filter learns where sources are anew in every block so long; the masks don't depend on it.
+            The Wiener filter estimates its spatial covariances for each block of this length; the masks don't depend
+            on it.
 
         Returns
         -------
