@@ -287,8 +287,9 @@ def verify(store: str, decode: bool, workers: int | None) -> None:
 def repair(store: str, audio_root: Path | None, drop: bool) -> None:
     """Repair what is damaged in STORE.
 
-    Damaged chunks are encoded again from the audio that the store was made of. Nobody should read the store meanwhile.
-    The exit status is 1 if the store isn't whole afterwards.
+    Damaged chunks are encoded again from the audio that the store was made of. Readers that have
+    the store open go on; after --drop they may have to open it again. The exit status is 1 if the store isn't whole
+    afterwards.
     """
     from norbert_store._check.repair import repair as repair_store
     from norbert_store._command.output import console, print_report, repair_progress
