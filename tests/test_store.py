@@ -225,7 +225,8 @@ def test_labels_and_values_that_are_not_there(gaps):
         gaps.select(genre="rock")
     with pytest.raises(NameNotFoundError, match="has no ä/ö 'jazz'; it has 'a, b', 'pop', 'rock'"):
         gaps.select(**{"ä/ö": "jazz"})
-    with pytest.raises(NameNotFoundError, match="has no target 7; it has -9007199254740992, 0, 3$"):  # what isn't known is no value
+    # what isn't known is no value
+    with pytest.raises(NameNotFoundError, match="has no target 7; it has -9007199254740992, 0, 3$"):
         gaps.select(target=7)
 
 
