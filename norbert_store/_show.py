@@ -66,7 +66,8 @@ def plot_track(track: StoredTrack) -> Figure:
     figure = Figure(figsize=(10, 0.9 + 1.9 * len(targets)), layout="constrained")
     figure.suptitle(_plain(track.name))
     axes = figure.subplots(len(targets), sharex=True, squeeze=False)[:, 0]
-    magnitude, reference = track.magnitude, track.curve.reference
+    # the brightest colour is that of the loudest target
+    magnitude, reference = track.magnitude, 2.0 ** max(track.scales.values())
     frames = _spread(track.frames, _MOST_COLUMNS)
     seconds = magnitude.time.values[frames]
     lines, edges = _log_lines(magnitude.frequency.values)
