@@ -4,8 +4,8 @@ Conventions
 -----------
 Magnitudes are (frames, channels, bins) of one chunk after the other; the complex spectrum of the same shape goes with
 them where there is one. All chunks of a stem have one scale, and within an encoder magnitudes are relative to it, from
-0 to 1. An encoder is one chunk behind, for it looks at the frames that follow; it remembers a few frames before. So what comes out depends on the frames alone, not on how their audio was cut, and memory stays at two
-chunks.
+0 to 1. An encoder is one chunk behind, for it looks at the frames that follow; it remembers a few frames before. So
+what comes out depends on the frames alone, not on how their audio was cut, and memory stays at two chunks.
 
 How
 ---

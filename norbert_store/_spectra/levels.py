@@ -5,8 +5,8 @@ Conventions
 magnitude
     Float, finite and not negative (see ``docs/format.md`` for its unit).
 scale
-    A whole number e: ``2 ** e`` is the largest magnitude that can be stored of a stem, or chunk. Where one number serves
-    a whole array or picture, it is any, and called *reference*.
+    A whole number e: ``2 ** e`` is the largest magnitude that can be stored of a stem, or of a chunk. Where one number
+    serves a whole array or picture, it is any, and called *reference*.
 compressed
     Float from 0 to 1: a magnitude, divided by ``2 ** e``, after the curve.
 level

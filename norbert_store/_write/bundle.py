@@ -437,7 +437,7 @@ def scales_of_peaks(peak: float | Mapping[str, float] | None, targets: Sequence[
         if target not in targets:
             raise ValueError(f"peak has {target!r}, which is no target of the store: {', '.join(map(repr, targets))}")
         number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-        if not number or not 0 < value <= np.finfo(np.float32).max:
+        if not number or not 0 < value <= float(np.finfo(np.float32).max):
             raise ValueError(f"peak must be a positive number that float32 can hold, found {value!r}")
     return {target: scale_within(float(value)) for target, value in peaks.items()}
 

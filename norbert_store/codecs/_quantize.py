@@ -40,8 +40,8 @@ FLOATS = ("float16", "float32", "float64")
 @lru_cache(maxsize=64)
 def _table(curve: Curve, reference: float, dtype: str) -> NDArray[Any]:
     """What levels stand for, in the dtype of an array; no more than the reference, so that it can be stored again."""
-    exact = curve.expand(from_levels(np.arange(HIGHEST + 1, dtype=np.uint8))) * reference
-    magnitudes = np.minimum(exact, float(np.finfo(dtype).max)).astype(dtype)
+    exact = (curve.expand(from_levels(np.arange(HIGHEST + 1, dtype=np.uint8))) * reference).astype(np.float32)
+    magnitudes = np.minimum(exact.astype(np.float64), np.finfo(dtype).max).astype(dtype)
     # float16 rounds up by more than is taken for rounding
     too_high = magnitudes > np.float64(reference * (1 + TOLERANCE))
     return np.where(too_high, np.nextafter(magnitudes, magnitudes.dtype.type(0)), magnitudes)
