@@ -541,9 +541,8 @@ def test_blocks_that_come_once_take_a_peak(create, audio, stream):
     ],
 )
 def test_peaks_that_are_none_are_refused(create, audio, peak, message):
-    with create() as writer:
-        with pytest.raises(ValueError, match=message):
-            writer.add("a", audio, peak=peak)
+    with create() as writer, pytest.raises(ValueError, match=message):
+        writer.add("a", audio, peak=peak)
 
 
 def test_what_changes_while_it_is_read_is_told(create):

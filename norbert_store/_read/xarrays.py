@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -22,7 +23,15 @@ _TABLE_DIMENSIONS = ("track", "_target")  # a label may be called "target"
 TRACK_DIMENSIONS = ("target", "channel", "time", "frequency")
 
 
-class LazyFrames(BackendArray):
+class _LazyArray(BackendArray):
+    """An array that is read when it is indexed, by xarray's `load_async` without holding up an event loop."""
+
+    async def async_getitem(self, key: indexing.ExplicitIndexer) -> Any:
+        """Read in another thread."""
+        return await asyncio.to_thread(self.__getitem__, key)
+
+
+class LazyFrames(_LazyArray):
     """Frames of the packed axis, as an array (targets, channels, frames, bins) that is read when it is indexed.
 
     Parameters
@@ -70,7 +79,7 @@ class LazyFrames(BackendArray):
         }
 
 
-class LazyScales(BackendArray):
+class LazyScales(_LazyArray):
     """The scale of each frame of the packed axis, (targets, frames), int16, read when it is indexed; 0 between tracks.
 
     Parameters
@@ -98,7 +107,7 @@ class LazyScales(BackendArray):
         return scales[tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key)]
 
 
-class LazyColumn(BackendArray):
+class LazyColumn(_LazyArray):
     """A column of the track table (tracks, ...), read when it is indexed.
 
     Parameters

@@ -35,9 +35,7 @@ def stems(samples: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def write(path: Path) -> None:
-    """Write three tracks in two bundles: several shards, an absent stem, silence, scales of either sign, and labels of all
-    types with gaps.
-    """
+    """Write three tracks in two bundles: several shards, an absent stem, silence, loud and quiet stems, all labels."""
     with norbert_store.create(
         path,
         targets=("mixture", "vocals"),

@@ -74,7 +74,7 @@ class PlainReader:
         return self.array(path, data_type, (self.document["tracks"], *of_each), (self.layout["rows"], *of_each))
 
     def chunk(self, extents, target, channel, position):
-        """Decode a chunk: its levels, as many rows as the track has frames there, and its scale; None where there is none."""
+        """Decode a chunk: its levels, and its scale; None where there is none."""
         offset, length, checksum = extents[target, :, channel, position].tolist()
         if length == 0:
             return None

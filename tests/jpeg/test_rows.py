@@ -156,7 +156,7 @@ OTHERS = {
 @pytest.mark.parametrize(("first", "stop"), [(0, 24), (0, 8), (11, 20)])
 def test_other_kinds_are_refused(data, first, stop):
     with pytest.raises(JpegError, match=r"\w+"):
-        RowDecoder(24, 40).decode(data, first, stop).levels
+        RowDecoder(24, 40).decode(data, first, stop)
 
 
 def hostile():
@@ -235,7 +235,7 @@ def test_threads_do_not_disturb_each_other():
 def test_decoders_are_sent_without_their_memory():
     decoder = RowDecoder(16, 24)
     data = encode(noise(16, 24), TABLE)
-    decoder.decode(data, 0, 16).levels
+    decoder.decode(data, 0, 16)
     again = pickle.loads(pickle.dumps(decoder))
     assert np.array_equal(again.decode(data, 3, 5).levels, stream.decode(data)[3:5])
     assert len(pickle.dumps(decoder)) < 200
