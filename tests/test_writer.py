@@ -555,11 +555,9 @@ def test_what_changes_while_it_is_read_is_told(create):
             self.gain *= 10
             return np.full(self.shape, 0.1 * self.gain, np.float32)[key]
 
-    with create() as writer:
-        with pytest.raises(
-            MagnitudeError, match=r"had no magnitude above \d+ when it was looked through, and now one of"
-        ):
-            writer.add_magnitudes("a", {"mixture": Growing()})
+    message = r"had no magnitude above \d+ when it was looked through, and now one of"
+    with create() as writer, pytest.raises(MagnitudeError, match=message):
+        writer.add_magnitudes("a", {"mixture": Growing()})
 
 
 def test_full_scale_fits_blocks_of_unknown_peak(create):

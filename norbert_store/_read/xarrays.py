@@ -28,7 +28,7 @@ class _LazyArray(BackendArray):
 
     async def async_getitem(self, key: indexing.ExplicitIndexer) -> Any:
         """Read in another thread."""
-        return await asyncio.to_thread(self.__getitem__, key)
+        return await asyncio.to_thread(lambda: self[key])  # type: ignore[index]  # which its subclasses have
 
 
 class LazyFrames(_LazyArray):

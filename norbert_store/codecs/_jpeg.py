@@ -183,7 +183,9 @@ class ZarrJpeg(ArrayBytesCodec):
             return chunk_spec.prototype.buffer.from_bytes(encode(values, steps))
         magnitudes = _without_padding(as_floats(values))
         if magnitudes.size == 0:
-            return None
+            # where a missing chunk means something else, one without bytes has to be there
+            missing = chunk_spec.fill_value is not None and np.isnan(chunk_spec.fill_value)
+            return None if missing else chunk_spec.prototype.buffer.from_bytes(b"")
         check_magnitude(magnitudes)
         scale = scale_of(float(magnitudes.max()))
         levels = to_levels(self.filter.compress(relative(magnitudes, scale)))
@@ -194,9 +196,9 @@ class ZarrJpeg(ArrayBytesCodec):
         if self.filter is None:
             values: NDArray[Any] = stream.decode(data, np.empty(shape, np.uint8))
         else:
-            levels, scale = stream.decode_within(data, shape)
             dtype = chunk_spec.dtype.to_native_dtype()
             values = np.full(shape, np.nan, dtype)
+            levels, scale = stream.decode_within(data, shape) if data else (np.empty((0, 0), np.uint8), 0)
             values[: levels.shape[0], : levels.shape[1]] = dequantize(levels, _table(self.filter, scale, dtype.name))
         return chunk_spec.prototype.nd_buffer.from_numpy_array(values.reshape(chunk_spec.shape))
 

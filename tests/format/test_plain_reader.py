@@ -82,7 +82,8 @@ class PlainReader:
         data = (self.store / f"magnitude/c/{target}/0/{shard}/0").read_bytes()[offset : offset + length]
         assert struct.unpack("<I", data[-4:]) == (checksum,)
         image = Image.open(io.BytesIO(without_checksum(data)))
-        ((_, segment),) = [(name, content) for name, content in image.applist if name == "APP9"]
+        segments = image.applist  # type: ignore[attr-defined]
+        ((_, segment),) = [(name, content) for name, content in segments if name == "APP9"]
         assert segment[:8] == b"norbert\0"
         (scale,) = struct.unpack_from(">h", segment, 9)
         return np.asarray(image), scale

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+
 import numpy as np
 import pytest
 import xarray
@@ -280,17 +281,17 @@ def test_packed_levels_have_the_scale_of_each_frame(made):
 def test_a_part_of_the_packed_array_is_written_as_it_comes(small, tmp_path):
     """By xarray with the codec of the store, and by zarr's own copy."""
     packed = xarray.open_zarr(small.path, chunks=None)
-    for part in (packed[["magnitude"]].isel(frame=slice(2, 75)), packed[["magnitude"]].isel(frame=slice(100, 300))):
+    # within a track from any frame on, across tracks from the beginning of a chunk
+    for part in (packed[["magnitude"]].isel(frame=slice(2, 75)), packed[["magnitude"]].isel(frame=slice(96, 300))):
         part.to_zarr(tmp_path / "part.zarr", mode="w", consolidated=False)
         again = xarray.open_zarr(tmp_path / "part.zarr", chunks=None, consolidated=False)
-        codecs = zarr.open_array(tmp_path / "part.zarr/magnitude", mode="r").metadata.codecs
-        assert "norbert_store.jpeg" in str([codec.to_dict() for codec in codecs])
+        assert "norbert_store.jpeg" in (tmp_path / "part.zarr/magnitude/zarr.json").read_text()
         assert np.array_equal(np.isnan(again.magnitude), np.isnan(part.magnitude))
         np.testing.assert_allclose(again.magnitude, part.magnitude, atol=0.05)
     array = zarr.open_array(small.path / "magnitude", mode="r")
-    copied = zarr.from_array({}, data=array)
-    assert np.array_equal(np.isnan(copied[...]), np.isnan(array[...]))
-    np.testing.assert_allclose(copied[...], array[...], atol=0.05)
+    found, expected = (np.asarray(each[...]) for each in (zarr.from_array({}, data=array), array))
+    assert np.array_equal(np.isnan(found), np.isnan(expected))
+    np.testing.assert_allclose(found, expected, atol=0.05)
 
 
 def test_means_over_the_packed_axis_are_those_of_the_tracks(small):
