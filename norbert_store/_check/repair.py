@@ -29,7 +29,7 @@ from norbert_store._check.tracks import NOBODY, Rows
 from norbert_store._check.verify import faults_of
 from norbert_store._format.arrays import block_key, blocks_of, encode_block, json_bytes
 from norbert_store._format.document import EXTENT, EXTENT_PARTS, ROOT_KEY, Document
-from norbert_store._format.layout import parse_shard_key, shard_key
+from norbert_store._format.layout import ChunkAt, parse_shard_key, shard_key
 from norbert_store._format.shard import (
     CHECKSUM_BYTES,
     ChunkPlace,
@@ -41,8 +41,9 @@ from norbert_store._format.shard import (
     with_checksum,
     without_checksum,
 )
-from norbert_store._format.table import LABEL_GROUP, TRACK_GROUP
+from norbert_store._format.table import LABEL_GROUP, SCALE, TRACK_GROUP
 from norbert_store._jpeg import stream
+from norbert_store._jpeg.layout import read_header
 from norbert_store._jpeg.rows import RowDecoder
 from norbert_store._lazy import lazy
 from norbert_store._read.chunks import Chunks, Extent
@@ -128,6 +129,8 @@ def repair(
         faults = faults_of(snapshot, None, True, workers, _step("checking", progress))
         if not faults:
             return Report(snapshot.name, mended=tuple(done.mended))
+        if _mend_scales(snapshot, faults, done):
+            faults = faults_of(snapshot, None, True, workers)
         _mend_documents(snapshot, faults, done)
         if _mend_extents(snapshot, faults, done):
             faults = faults_of(snapshot, None, True, workers)
@@ -194,6 +197,40 @@ def _mend_documents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) ->
             done.mended.append(key)
         elif parse_shard_key(key) is None and not key.startswith(EXTENT):
             done.failed.append((key, f"{problem}; {_EXPORT_AGAIN}"))
+
+
+def _mend_scales(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> bool:
+    """Make blocks of scales again from the chunks, which tell the same, if that gives what the document knows."""
+    damaged, mended = {fault.key for fault in faults}, len(done.mended)
+    for block in blocks_of(snapshot.arrays[SCALE]):
+        key = block_key(SCALE, block)
+        if key not in damaged:
+            continue
+        try:
+            data = encode_block(snapshot.arrays[SCALE], _scales_of_chunks(snapshot, block[0]))
+            snapshot.document.check_block(SCALE, block, data)
+        except (DamagedError, JpegError):
+            continue  # told with whatever else can't be mended
+        snapshot.storage.set(key, data)
+        done.mended.append(key)
+    return len(done.mended) > mended
+
+
+def _scales_of_chunks(snapshot: Snapshot, block: int) -> NDArray[np.int16]:
+    """Read off the scales (rows, targets) of one block of rows, from the first chunk of each stem."""
+    document, layout = snapshot.document, snapshot.layout
+    rows = layout.block_rows(block, document.tracks)
+    present = snapshot.column("present")
+    scales = np.zeros((len(rows), len(document.targets)), np.int16)
+    wanted = [
+        ChunkAt(target, 0, layout.chunk_of(snapshot.span(row)[0]), row)
+        for row in rows
+        for target in np.flatnonzero(present[row]).tolist()
+    ]
+    for at, chunk in Chunks(snapshot).read(wanted):
+        if chunk is not None and at.row is not None:
+            scales[at.row - rows.start, at.target] = read_header(chunk.data).scale
+    return scales
 
 
 def _mend_extents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> bool:

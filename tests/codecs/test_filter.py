@@ -12,6 +12,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from zarr.codecs import Crc32cCodec
 
 from norbert_store._jpeg import stream
 from norbert_store._spectra.levels import LogCurve, PowerCurve, scale_of
@@ -101,7 +102,9 @@ def test_trailing_rows_and_columns_of_nan_come_back(rows, columns, fill_value, s
     values[rows:] = np.nan
     values[:, columns:] = np.nan
     store: dict[str, Any] = {}
-    options = {"fill_value": fill_value, "shards": shards, "config": {"write_empty_chunks": True}}
+    options: dict[str, Any] = {"fill_value": fill_value, "shards": shards, "config": {"write_empty_chunks": True}}
+    if shards is not None:
+        options["compressors"] = [Crc32cCodec()]  # as in stores; zarr leaves out shards whose chunks have no bytes
     found: Any = create(values, (16, 24), store, **options)[...]
     assert np.array_equal(np.isnan(found), np.isnan(values))
     if shards is None:
