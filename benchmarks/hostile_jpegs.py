@@ -127,7 +127,7 @@ def frame(rows: int = SHAPE[0], columns: int = SHAPE[1], bits: int = 8, componen
 
 def lengths(values: list[int], width: int = 2) -> bytes:
     """Content of a table of segments."""
-    return SIGNATURE + struct.pack(f">B{len(values)}{'H' if width == 2 else 'I'}", width, *values)
+    return SIGNATURE + struct.pack(f">Bh{len(values)}{'H' if width == 2 else 'I'}", width, 0, *values)
 
 
 def rows_of_blocks() -> list[bytes]:
@@ -337,7 +337,7 @@ def _lengths() -> Iterator[tuple]:
         "width 0": SIGNATURE + b"\0" + lengths(good)[9:],
         "width 1": SIGNATURE + b"\x01" + bytes(3),
         "width 3": SIGNATURE + b"\x03" + bytes(9),
-        "width 8": SIGNATURE + struct.pack(">B3Q", 8, *good),
+        "width 8": SIGNATURE + struct.pack(">Bh3Q", 8, 0, *good),
         "width 255": SIGNATURE + b"\xff" + bytes(255),
         "a length more": lengths([*good, 0]),
         "a length less": lengths(good[:-1]),

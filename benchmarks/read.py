@@ -204,7 +204,7 @@ def mean_error(data: Data, contestant: Contestant, batch: Batch, out: Array) -> 
 
 
 def as_levels(data: Data, values: Array, gives: str) -> Array:
-    """Convert values of any kind to levels that aren't rounded."""
+    """Convert values of any kind to levels of scale 0 that aren't rounded."""
     if gives == "levels":
         return values.astype(np.float32)
     if gives == "log":

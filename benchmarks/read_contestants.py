@@ -294,7 +294,7 @@ def one_by_one(read: Callable[[Excerpt, Array], object], most: int | None = None
 
 
 def limit(data: Data, gives: str = "magnitude") -> Contestant:
-    """Read, check, decode and look up as many chunks as the excerpts are long, those in their middles."""
+    """Read, check, decode and look up as many whole chunks as the excerpts are long, those in their middles."""
     layout, channels = data.document.layout, data.info.channels
     chunk_frames = layout.chunk_frames
     count = max(1, round(data.frames / chunk_frames))
@@ -333,7 +333,9 @@ def limit(data: Data, gives: str = "magnitude") -> Contestant:
         tasks = []
         for i, excerpt in enumerate(batch.excerpts):
             middle = data.where(excerpt).start + data.frames / 2
-            first = max(data.starts[excerpt.track] // chunk_frames, round(middle / chunk_frames - count / 2))
+            begin = data.starts[excerpt.track] // chunk_frames
+            whole = data.magnitudes[excerpt.track].shape[2] // chunk_frames
+            first = max(begin, min(begin + whole - count, round(middle / chunk_frames - count / 2)))
             tasks += [(j, first + k, places[i, j, k]) for j in range(len(TARGETS)) for k in range(count)]
         queue = iter(tasks)
 
@@ -349,10 +351,10 @@ def limit(data: Data, gives: str = "magnitude") -> Contestant:
 
 
 class Piece(NamedTuple):
-    """Rows of blocks of one chunk, cut out; where the wanted rows begin in them, and how many there are."""
+    """Rows of blocks of one chunk, cut out: how many rows; where the wanted ones begin, and how many these are."""
 
     jpeg: bytes
-    blocks: int
+    decoded: int
     first: int
     rows: int
 
@@ -379,7 +381,8 @@ def limit_unaligned(data: Data, gives: str = "magnitude") -> Contestant:
                     segments = layout.find(jpeg)
                     assert segments is not None
                     cut = layout.cut(jpeg, segments, low, high)
-                    piece = Piece(cut, high - low, first - low * BLOCK, rows)
+                    decoded = min(high * BLOCK, segments.rows) - low * BLOCK
+                    piece = Piece(cut, decoded, first - low * BLOCK, rows)
                     tasks.append((piece, whole[i, j, begin - excerpt.start :][:rows]))
                     begin += rows
 
@@ -388,7 +391,7 @@ def limit_unaligned(data: Data, gives: str = "magnitude") -> Contestant:
 
         def work(scratch: Array) -> None:
             for piece, place in queue:
-                jpeg8_decode(piece.jpeg, out=scratch[: piece.blocks * BLOCK])
+                jpeg8_decode(piece.jpeg, out=scratch[: piece.decoded])
                 look_up(scratch[piece.first : piece.first + piece.rows], place)
 
         for _ in POOL.map(work, scratches):

@@ -99,6 +99,7 @@ def columns(tracks: int, bundle_tracks: int, shard_chunks: int) -> dict[str, np.
         "frames": frames,
         "samples": samples,
         "present": present,
+        "scale": np.zeros((tracks, len(TARGETS)), np.int16),
         "metadata": texts(lambda row: f'{{"album": "Album {row // 70}", "position": {row % 70}}}'),
         "artist": texts(lambda row: f"Artist {row // 7:06d}"),
         "genre": texts(lambda row: GENRES[row // 7 % len(GENRES)]),
@@ -107,16 +108,16 @@ def columns(tracks: int, bundle_tracks: int, shard_chunks: int) -> dict[str, np.
     }
 
 
-def jpegs(row: int, chunks: int) -> Iterator[tuple[int, int, int, bytes]]:
+def jpegs(row: int, frames: int) -> Iterator[tuple[int, int, int, bytes]]:
     """Encode (target, channel, chunk, JPEG) of a track: noise below a slope that falls with frequency."""
     rng = np.random.default_rng(row)
     table = quantisation_table()
     slope = np.linspace(160, 20, BINS)
     for target in range(len(TARGETS)):
-        for chunk in range(chunks):
+        for first in range(0, frames, CHUNK_FRAMES):
             for channel in range(len(CHANNELS)):
-                levels = slope * rng.uniform(0.3, 1, (CHUNK_FRAMES, BINS))
-                yield target, channel, chunk, encode(levels.astype(np.uint8), table)
+                levels = slope * rng.uniform(0.3, 1, (min(CHUNK_FRAMES, frames - first), BINS))
+                yield target, channel, first // CHUNK_FRAMES, encode(levels.astype(np.uint8), table)
 
 
 # ---- stores of them
@@ -184,7 +185,7 @@ def shards(table: dict[str, np.ndarray], layout: Layout) -> dict[tuple[int, int]
     chunks_of_shards: dict[tuple[int, int], dict[tuple[int, int], bytes]] = {}
     for row in has_data(len(table["name"])):
         first = int(table["start"][row]) // CHUNK_FRAMES
-        for target, channel, chunk, jpeg in jpegs(row, layout.chunks(int(table["frames"][row]))):
+        for target, channel, chunk, jpeg in jpegs(row, int(table["frames"][row])):
             shard, within = divmod(first + chunk, layout.shard_chunks)
             chunks_of_shards.setdefault((target, shard), {})[channel, within] = with_checksum(jpeg)
     return {at: pack(chunks, len(CHANNELS), layout.shard_chunks) for at, chunks in chunks_of_shards.items()}
@@ -227,7 +228,7 @@ def make_groups(path: Path, tracks: int) -> None:
     for row in has_data(tracks):
         own = {column: values[row : row + 1] for column, values in table.items()} | {"start": np.array([0])}
         chunks: dict[int, dict[tuple[int, int], bytes]] = {}
-        for target, channel, chunk, jpeg in jpegs(row, layout.chunks(int(own["frames"][0]))):
+        for target, channel, chunk, jpeg in jpegs(row, int(own["frames"][0])):
             chunks.setdefault(target, {})[channel, chunk] = with_checksum(jpeg)
         for target, of_target in chunks.items():
             storage.set(f"{name(row)}/magnitude/c/{target}/0/0/0", pack(of_target, len(CHANNELS), 2)[0])

@@ -1,4 +1,4 @@
-"""The two codecs without our store: anyone's array of magnitudes, through zarr 2, zarr 3 and xarray.
+"""The codecs without our store: anyone's array of magnitudes, through zarr 2, zarr 3 and xarray.
 
 A mel spectrogram (frames, 128 bands) is written in several ways and read back by a fresh Python process that never
 imports norbert_store: the codecs are found by their entry points, so norbert_store only has to be installed there.
@@ -77,8 +77,23 @@ def write_zarr_2(path: Path, mel: np.ndarray, compressor: numcodecs.abc.Codec) -
     array[...] = mel
 
 
-def write_zarr_3(path: Path, mel: np.ndarray, serializer: Any) -> None:
-    """Write an array of zarr format 3: a filter, and the picture as its serializer."""
+def write_zarr_3(path: Path, mel: np.ndarray) -> None:
+    """Write an array of zarr format 3: a serializer that makes levels and a JPEG of magnitudes of any size."""
+    array = zarr.create_array(
+        path,
+        shape=mel.shape,
+        chunks=CHUNKS,
+        dtype="float32",
+        zarr_format=3,
+        fill_value=np.nan,  # fills up the last chunk, and is left out of its JPEG
+        serializer=ZarrJpeg(filter="power"),
+        compressors=None,  # a JPEG doesn't get smaller
+    )
+    array[...] = mel
+
+
+def write_other_picture(path: Path, mel: np.ndarray, serializer: Any) -> None:
+    """Write an array of zarr format 3: the filter alone, and a picture of another kind as its serializer."""
     array = zarr.create_array(
         path,
         shape=mel.shape,
@@ -88,18 +103,17 @@ def write_zarr_3(path: Path, mel: np.ndarray, serializer: Any) -> None:
         fill_value=0,
         filters=[ZarrQuantize(reference=float(mel.max()))],
         serializer=serializer,
-        compressors=None,  # a JPEG doesn't get smaller
+        compressors=None,
     )
     array[...] = mel
 
 
 def write_xarray(path: Path, mel: np.ndarray, zarr_format: int) -> None:
     """Write a data set with labelled axes; what differs between the formats is the encoding's names."""
-    reference = float(mel.max())
-    how = encoding(CHUNKS, reference=reference)
+    how = encoding(CHUNKS)
     if zarr_format == 2:
         # xarray would read a _FillValue of 0 as missing data: give none, and zarr fills up with 0
-        filters = [Quantize(reference=reference)]
+        filters = [Quantize(reference=float(mel.max()))]
         how = {"chunks": CHUNKS, "filters": filters, "compressors": Jpeg(), "_FillValue": None}
     time = np.arange(len(mel)) * HOP / RATE
     dataset = xarray.Dataset({"mel": (("time", "band"), mel)}, {"time": time})
@@ -138,8 +152,8 @@ def main() -> None:
 
         write_zarr_2(folder / "2.zarr", mel, Jpeg())
         report("zarr 2: Quantize, Jpeg", folder / "2.zarr", mel)
-        write_zarr_3(folder / "3.zarr", mel, ZarrJpeg())
-        report("zarr 3: ZarrQuantize, ZarrJpeg", folder / "3.zarr", mel)
+        write_zarr_3(folder / "3.zarr", mel)
+        report("zarr 3: ZarrJpeg with a filter", folder / "3.zarr", mel)
         for zarr_format in (2, 3):
             path = folder / f"xarray-{zarr_format}.zarr"
             write_xarray(path, mel, zarr_format)
@@ -158,7 +172,7 @@ def main() -> None:
                 print(f"zarr 2: {codec_id} is skipped; it needs: pip install imagecodecs-numcodecs")
             path = folder / f"{codec}-3.zarr"
             if installed("zarr.codecs", codec_id):
-                write_zarr_3(path, mel, {"name": codec_id, "configuration": configuration})
+                write_other_picture(path, mel, {"name": codec_id, "configuration": configuration})
                 report(f"zarr 3: ZarrQuantize, {codec_id}", path, mel)
             else:
                 print(f"zarr 3: {codec_id} is skipped; it needs Python 3.12 and: pip install imagecodecs-zarr")

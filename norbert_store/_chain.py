@@ -38,6 +38,7 @@ from norbert_store._spectra.levels import (
     PowerCurve,
     as_floats,
     check_magnitude,
+    check_reference,
     from_levels,
     to_levels,
 )
@@ -220,17 +221,25 @@ class BandwidthLimiter:
 class _Scaler:
     """Magnitude <-> compressed, 0 to 1, by a curve of `norbert_store._spectra.levels`."""
 
-    curve: Curve
+    def __init__(self, curve: Curve, reference: float) -> None:
+        self.curve = curve
+        self.reference = check_reference(reference)
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return {
+            "reference": self.reference,
+            **{key: value for key, value in self.curve.config.items() if key != "curve"},
+        }
 
     def __repr__(self) -> str:
-        parameters = {key: value for key, value in self.curve.config.items() if key != "curve"}
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in parameters.items())})"
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self._parameters.items())})"
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and other.curve == self.curve
+        return type(other) is type(self) and (other.curve, other.reference) == (self.curve, self.reference)
 
     def __hash__(self) -> int:
-        return hash((type(self), self.curve))
+        return hash((type(self), self.curve, self.reference))
 
     def scale(self, spectrogram: ArrayLike) -> Spectrogram:
         """Complex or magnitude spectrogram to compressed magnitudes, 0 to 1.
@@ -244,10 +253,10 @@ class _Scaler:
         """
         values = as_spectrogram(spectrogram)
         magnitude = as_floats(np.abs(values) if np.iscomplexobj(values) else values)
-        check_magnitude(magnitude, self.curve.reference)
-        parameters = {key: value for key, value in self.curve.config.items() if key != "curve"}
-        step = {"step": type(self).__name__, **parameters}
-        return remember(np.asarray(self.curve.compress(np.asarray(magnitude))), (*values.steps, step))
+        check_magnitude(magnitude, self.reference)
+        step = {"step": type(self).__name__, **self._parameters}
+        relative = np.asarray(magnitude) / self.reference
+        return remember(np.asarray(self.curve.compress(relative)), (*values.steps, step))
 
     def unscale(self, spectrogram: ArrayLike) -> Spectrogram:
         """Compressed magnitudes, 0 to 1, to magnitudes.
@@ -258,7 +267,8 @@ class _Scaler:
             If it is no spectrogram, or has values outside 0 to 1.
         """
         values = _check_compressed(as_spectrogram(spectrogram))
-        return remember(self.curve.expand(np.asarray(values)), _without(values.steps, type(self).__name__))
+        magnitude = self.curve.expand(np.asarray(values)) * self.reference
+        return remember(magnitude, _without(values.steps, type(self).__name__))
 
 
 class LogScaler(_Scaler):
@@ -278,7 +288,7 @@ class LogScaler(_Scaler):
     """
 
     def __init__(self, range_decibel: float = 80.0, reference: float = 1.0) -> None:
-        self.curve = LogCurve(reference=reference, range_decibel=range_decibel)
+        super().__init__(LogCurve(range_decibel), reference)
 
 
 class PowerScaler(_Scaler):
@@ -298,7 +308,7 @@ class PowerScaler(_Scaler):
     """
 
     def __init__(self, exponent: float = PowerCurve.exponent, reference: float = 1.0) -> None:
-        self.curve = PowerCurve(reference=reference, exponent=exponent)
+        super().__init__(PowerCurve(exponent), reference)
 
 
 @dataclass(frozen=True)

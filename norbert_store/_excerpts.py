@@ -30,7 +30,7 @@ from norbert_store.errors import NameNotFoundError
 
 Indices = Sequence[int] | NDArray[np.integer[Any]]
 Item = dict[str, Any]
-"""An excerpt: "magnitude", "track" and "start"."""
+"""An excerpt: "magnitude", "track" and "start"; of levels "scale" as well."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MOST_SECONDS = 1e15  # frames still are whole numbers of 64 bits
@@ -64,7 +64,8 @@ class Excerpts:
         remix: bool = False,
     ) -> None:
         self._frames = selection.frames
-        self._values = values_of(values, self._frames)
+        self._values = values_of(values, selection)
+        self._with_scales = values == "levels"
         self._targets = _positions(selection, "target", targets, selection.document.targets)
         self._channels = _positions(selection, "channel", channels, selection.document.channels)
         self._seed = whole_number("seed", seed, at_least=0)
@@ -108,7 +109,7 @@ class Excerpts:
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """Read some excerpts in one go; their values are views of one batch."""
         batch = self.read(indices)
-        keys = "track", "start"
+        keys = [key for key in batch if key != "magnitude"]
         return [
             {"magnitude": values, **{key: batch[key][i] for key in keys}} for i, values in enumerate(batch["magnitude"])
         ]
@@ -119,7 +120,12 @@ class Excerpts:
         whole = values[0].base if len(values) else None
         if whole is None or whole.shape != (len(values), *values[0].shape) or not _is_batch(values, whole):
             whole = np.stack(values)
-        return {"magnitude": whole, "track": [item["track"] for item in items], "start": [i["start"] for i in items]}
+        batch = {
+            "magnitude": whole,
+            "track": [each["track"] for each in items],
+            "start": [each["start"] for each in items],
+        }
+        return {**batch, "scale": np.stack([each["scale"] for each in items])} if self._with_scales else batch
 
     def read(self, indices: Indices, out: NDArray[Any] | None = None) -> dict[str, Any]:
         """Read some excerpts, into the caller's memory if that is given.
@@ -135,7 +141,8 @@ class Excerpts:
         -------
         dict
             "magnitude": ``out``; "track": a name each, "start": seconds each. With ``remix``, a tuple of
-            names and of seconds each.
+            names and of seconds each. Of levels, "scale" (excerpts, targets), int16: they stand for ``2.0 ** scale``
+            times what `Store.look_up_table` has.
 
         Raises
         ------
@@ -158,7 +165,19 @@ class Excerpts:
         starts = (places.starts * self._seconds_per_frame).tolist()
         names = [[str(self._frames.snapshot.cell("name", row)) for row in rows] for rows in places.rows.tolist()]
         one = tuple if self._remix else _first
-        return {"magnitude": out, "track": [one(each) for each in names], "start": [one(each) for each in starts]}
+        batch = {"magnitude": out, "track": [one(each) for each in names], "start": [one(each) for each in starts]}
+        return {**batch, "scale": self._scales(places.rows)} if self._with_scales else batch
+
+    def _scales(self, rows: NDArray[np.int64]) -> NDArray[np.int16]:
+        """Read the scales of excerpts (excerpts, targets)."""
+        scales = [
+            [
+                self._frames.snapshot.cell("scale", row)[target]
+                for target, row in zip(self._targets, of_targets, strict=True)
+            ]
+            for of_targets in rows.tolist()
+        ]
+        return np.array(scales, np.int16).reshape(rows.shape)
 
     def sampler(self, *, epoch: int = 0, rank: int = 0, world_size: int = 1) -> EpochSampler:
         """Return the indices of an epoch, for one of ``world_size`` processes that share it."""

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from norbert_store._read.track import StoredTrack
 from norbert_store._sources.files import AudioInfo
 from norbert_store._sources.source import MIXTURE, Source, read_stem
+from norbert_store._spectra.levels import heard_scale
 from norbert_store._spectra.stft import FRAMES_PER_BLOCK, Audio, Spectrum, StftStream, StftSynthesis, as_audio
 from norbert_store.errors import AudioError, SourceError, TrackError
 from norbert_store.filters._masks import apply_mask, ideal_binary_mask, ideal_ratio_mask, soft_mask
@@ -64,9 +65,14 @@ def separate(
         raise ValueError(f"block_seconds must be above 0, found {block_seconds!r}")
     frames = max(1, round(min(block_seconds, track.duration) * stft.rate / stft.hop))
     syntheses = {source: StftSynthesis(stft, track.samples, channels, least_weight=_LEAST_WEIGHT) for source in sources}
+    volume = _volume(track, sources)
     for start, spectrum in _spectra(track, mixture, frames):
         magnitudes = _with_shares_above(track, _magnitudes(track, sources, start, len(spectrum)))
-        estimates = _estimate(method, magnitudes, spectrum, stft.weights.sum(), iterations, exponent, threshold)
+        magnitudes *= volume
+        estimates = _estimate(
+            method, magnitudes, spectrum * volume, stft.weights.sum(), iterations, exponent, threshold
+        )
+        estimates /= volume
         yield {source: syntheses[source].push(estimates[..., i]) for i, source in enumerate(sources)}
     yield {source: synthesis.finish() for source, synthesis in syntheses.items()}
 
@@ -88,6 +94,12 @@ def _estimate(
         return apply_mask(ideal_binary_mask(magnitudes, threshold), spectrum)
     # the filter's regularization is made for the usual scale of an STFT, without the division by the window's sum
     return wiener(magnitudes * window_sum, spectrum * window_sum, iterations) / window_sum
+
+
+def _volume(track: StoredTrack, sources: Sequence[str]) -> np.float32:
+    """What sound is multiplied with, so that squares of it, and what filters add to them, are of a usual size."""
+    loudest = max(track.scales[source] for source in sources)
+    return np.float32(2.0 ** (heard_scale(loudest) - loudest))
 
 
 def _sources(track: StoredTrack, targets: Sequence[str] | None) -> list[str]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from norbert_store._read.selection import Selection
 from norbert_store._read.track import StoredTrack
+from norbert_store._spectra.levels import heard_scale
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +67,9 @@ def plot_track(track: StoredTrack) -> Figure:
     figure = Figure(figsize=(10, 0.9 + 1.9 * len(targets)), layout="constrained")
     figure.suptitle(_plain(track.name))
     axes = figure.subplots(len(targets), sharex=True, squeeze=False)[:, 0]
-    magnitude, reference = track.magnitude, track.curve.reference
+    loudest = max(track.scales.values())
+    # full scale, unless that is far from what is there
+    magnitude, reference = track.magnitude, 2.0 ** (loudest - heard_scale(loudest))
     frames = _spread(track.frames, _MOST_COLUMNS)
     seconds = magnitude.time.values[frames]
     lines, edges = _log_lines(magnitude.frequency.values)

@@ -1,7 +1,7 @@
 """How values are distributed, for each target and frequency: what networks are normalised by.
 
-Levels are counted once, and the counts kept beside the store; the mean and deviation of any function of a value follow
-from them.
+Levels are counted once, for each target and scale, and the counts kept beside the store; the mean and deviation of any
+function of a value follow from them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -23,6 +24,14 @@ from norbert_store._read.threads import for_each
 from norbert_store._read.values import Function, Values, values_of
 
 _FRAMES_AT_A_TIME = 1024
+# counts in memory at a time, and in a file: of stems of all scales that there can be, they would take a gigabyte
+_MOST_BYTES = 64 * 2**20
+
+Stems = tuple[int, int]
+"""All stems of a target (its position) and a scale."""
+
+Counts = NDArray[np.int64]
+"""How often each level occurs, (bins, 256), or of several stems (stems, bins, 256)."""
 
 
 def statistics(selection: Selection, values: Values | Function = "magnitude") -> xarray.Dataset:
@@ -40,35 +49,79 @@ def statistics(selection: Selection, values: Values | Function = "magnitude") ->
         "mean" and "std" (target, frequency), float64, and "frames" (target): how many were counted, of all
         channels. NaN where no track has a target.
     """
-    table = values_of(values, selection.frames).table.astype(np.float64)
-    counts = level_counts(selection)
-    frames = counts[:, 0].sum(axis=-1)
-    with np.errstate(invalid="ignore"):
-        share = counts / frames[:, np.newaxis, np.newaxis]
-    mean = share @ table
-    deviation = np.sqrt((share * (table - mean[..., np.newaxis]) ** 2).sum(axis=-1))
+    table = values_of(values, selection).table
+    moments = [_Moments(selection.document.layout.bins) for _ in selection.document.targets]
+    for (target, scale), counts in level_counts(selection):
+        moments[target].add(counts, table(scale).astype(np.float64))
     return xarray.Dataset(
         {
-            "mean": (("target", "frequency"), mean),
-            "std": (("target", "frequency"), deviation),
-            "frames": (("target",), frames),
+            "mean": (("target", "frequency"), np.stack([of_target.mean for of_target in moments])),
+            "std": (("target", "frequency"), np.stack([of_target.deviation for of_target in moments])),
+            "frames": (("target",), [of_target.frames for of_target in moments]),
         },
         coords={"target": list(selection.document.targets), "frequency": selection.transform.frequencies},
     )
 
 
-def level_counts(selection: Selection) -> NDArray[np.int64]:
-    """Count levels (targets, bins, 256), or read how many there were the last time."""
-    shape = len(selection.document.targets), selection.document.layout.bins, 256
-    cache = _cache(selection)
-    if cache is None:
-        return _count(selection, shape)
+class _Moments:
+    """Mean and squared deviation of what was added so far, (bins).
+
+    References
+    ----------
+    T. F. Chan, G. H. Golub, R. J. LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances",
+    1979, equation 2.1.
+    """
+
+    def __init__(self, bins: int) -> None:
+        self.frames = 0
+        self._mean = np.zeros(bins)
+        self._squares = np.zeros(bins)
+
+    def add(self, counts: Counts, table: NDArray[np.float64]) -> None:
+        """Add what levels stand for, as often as each occurs."""
+        frames, before = int(counts[0].sum()), self.frames
+        share = counts / frames
+        mean = share @ table
+        squares = (share * (table - mean[:, np.newaxis]) ** 2).sum(axis=-1) * frames
+        self.frames += frames
+        apart = mean - self._mean
+        self._mean += apart * (frames / self.frames)
+        self._squares += squares + apart**2 * (before * frames / self.frames)
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """NaN, if nothing was added."""
+        return self._mean if self.frames else np.full_like(self._mean, np.nan)
+
+    @property
+    def deviation(self) -> NDArray[np.float64]:
+        """NaN, if nothing was added."""
+        return np.sqrt(self._squares / self.frames) if self.frames else np.full_like(self._mean, np.nan)
+
+
+def level_counts(selection: Selection) -> Iterator[tuple[Stems, Counts]]:
+    """Count levels (bins, 256) for each target and scale, or read how many there were the last time."""
+    layout, rows = selection.document.layout, selection.rows
+    scales, present = selection.column("scale"), selection.column("present")
+    stems = [
+        (target, scale)
+        for target in range(len(selection.document.targets))
+        for scale in np.unique(scales[present[:, target], target]).tolist()
+    ]
+    shape = layout.bins, 256
+    at_a_time = max(1, _MOST_BYTES // (8 * layout.bins * 256))
+    cache = _cache(selection) if len(stems) <= at_a_time else None
     state = _state(selection)
-    counts = _kept(cache, state, shape)
-    if counts is None:
-        counts = _count(selection, shape)
-        _keep(cache, state, counts)
-    return counts
+    kept = None if cache is None else _kept(cache, state, (len(stems), *shape))
+    if kept is not None:
+        yield from zip(stems, kept, strict=True)
+        return
+    for first in range(0, len(stems), at_a_time):
+        some = stems[first : first + at_a_time]
+        counts = _count(selection, rows, scales, some)
+        if cache is not None:
+            _keep(cache, state, counts)
+        yield from zip(some, counts, strict=True)
 
 
 def _cache(selection: Selection) -> Path | None:
@@ -108,27 +161,30 @@ def _keep(cache: Path, state: str, counts: NDArray[np.int64]) -> None:
             partial.unlink(missing_ok=True)
 
 
-def _count(selection: Selection, shape: tuple[int, int, int]) -> NDArray[np.int64]:
-    frames, snapshot, rows = selection.frames, selection.snapshot, selection.rows
+def _count(selection: Selection, rows: NDArray[np.int64], scales: NDArray[np.int16], some: Sequence[Stems]) -> Counts:
+    """Count the levels (stems, bins, 256) of some targets and scales."""
+    frames, snapshot = selection.frames, selection.snapshot
     channels = list(range(len(selection.document.channels)))
-    counts = np.zeros(shape, np.int64)
+    counts = np.zeros((len(some), snapshot.layout.bins, 256), np.int64)
     first_count = 256 * np.arange(snapshot.layout.bins)
+    numbers = {stems: number for number, stems in enumerate(some)}
     lock = Lock()
     (starts, lengths), present = snapshot.spans(rows), snapshot.column("present")[rows]
     pieces = [
-        (target, int(row), int(start) + begin, min(_FRAMES_AT_A_TIME, int(length) - begin))
-        for row, start, length, there in zip(rows, starts, lengths, present, strict=True)
+        (number, target, int(row), int(start) + begin, min(_FRAMES_AT_A_TIME, int(length) - begin))
+        for row, start, length, there, scale in zip(rows, starts, lengths, present, scales.tolist(), strict=True)
         for target in np.flatnonzero(there).tolist()
+        if (number := numbers.get((target, scale[target]))) is not None
         for begin in range(0, int(length), _FRAMES_AT_A_TIME)
     ]
 
-    def count(piece: tuple[int, int, int, int]) -> None:
-        target, row, first, length = piece
+    def count(piece: tuple[int, int, int, int, int]) -> None:
+        number, target, row, first, length = piece
         levels = frames.levels(Wanted([target], channels, np.arange(first, first + length), row=row))
         places = (levels.reshape(-1, snapshot.layout.bins) + first_count).ravel()
         found = np.bincount(places, minlength=counts[0].size).reshape(counts[0].shape)
         with lock:
-            counts[target] += found
+            counts[number] += found
 
     for_each(count, pieces)
     return counts

@@ -20,7 +20,7 @@ from norbert_store._read.selection import Selection
 from norbert_store._read.xarrays import Values, column_values, packed_dataset, table_dataset
 from norbert_store._signature import spelled_out
 from norbert_store._spectra.bins import StoredTransform
-from norbert_store._spectra.levels import Curve
+from norbert_store._spectra.levels import Curve, table
 from norbert_store._storage.storage import Location
 from norbert_store._track import Track
 from norbert_store.errors import NameNotFoundError
@@ -139,13 +139,14 @@ class Store:
 
     @property
     def curve(self) -> Curve:
-        """Between magnitudes and levels."""
+        """Between levels and magnitudes, relative to the scale of a track's target."""
         return self._selection.document.layout.curve
 
     @property
     def look_up_table(self) -> NDArray[np.float32]:
-        """The 256 magnitudes that the levels stand for."""
-        return self._selection.frames.table.copy()
+        """The 256 magnitudes that the levels stand for at scale 0; at others, ``2.0 ** scale`` times as much."""
+        magnitudes: NDArray[np.float32] = table(self.curve)
+        return magnitudes
 
     @property
     def names(self) -> list[str]:
@@ -299,8 +300,9 @@ class Store:
         seed : int
             Excerpt ``i`` is a pure function of the seed and ``i``.
         values : str or callable
-            "magnitude", "levels" (uint8), "decibel", or a function of one value, which is evaluated once for each of
-            the 256 levels: it gets an array of magnitudes and returns as many numbers.
+            "magnitude", "levels" (uint8, with what they are relative to under "scale"), "decibel", or a function of one
+            value, which is evaluated once for each of the 256 levels and each scale that there is: it gets an array of
+            magnitudes and returns as many numbers.
         per_epoch : int, optional
             How many excerpts an epoch has; if left out, as many as are together as long as the tracks.
         remix : bool
@@ -401,8 +403,8 @@ class Store:
     def to_xarray(self, values: Values = "magnitude") -> xarray.Dataset:
         """Return all tracks along one packed axis (target, channel, frame, frequency), lazy; "magnitude" or "levels".
 
-        Magnitudes are NaN where no chunk was written. What stands between a track's last frame and the end of its
-        chunk means nothing: `tracks` tells where each track starts, and how many frames it has.
+        Magnitudes are NaN between tracks and where a target is absent: `tracks` tells where each track starts, and how
+        many frames it has. Levels are 0 there, and have a coordinate "scale" (target, frame).
 
         Raises
         ------

@@ -13,11 +13,11 @@ from typing import Any, Self, Unpack
 from norbert_store._format.document import Document
 from norbert_store._format.table import Column, Label
 from norbert_store._signature import spelled_out
-from norbert_store._sources.stems import Stems, blocks_of_stems, check_target
+from norbert_store._sources.stems import Stems, TrackStems, check_target
 from norbert_store._spectra.bins import ReadyBins
 from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location, Storage
-from norbert_store._write.bundle import Bundle, Place
+from norbert_store._write.bundle import Bundle, Place, scales_of_peaks
 from norbert_store._write.commit import Committer, Row
 from norbert_store._write.settings import CreateOptions, new_document
 from norbert_store.errors import MagnitudeError, StorageError, StoreInUseError, TrackError
@@ -49,8 +49,6 @@ def create(
         How audio becomes magnitudes; ``TF(rate=rate)`` if left out.
     bandwidth : float
         Highest frequency that is kept, Hz.
-    reference : float, optional
-        The largest magnitude that can be stored. If left out it is 1.0, which audio within full scale never exceeds.
     curve : PowerCurve or LogCurve, optional
         Between magnitudes and levels; ``PowerCurve()`` if left out.
     quality : float
@@ -198,8 +196,11 @@ class Writer:
         source: str = "",
         metadata: Mapping[str, Any] | None = None,
         labels: Mapping[str, Label] | None = None,
+        peak: float | Mapping[str, float] | None = None,
     ) -> None:
         """Add a track from audio.
+
+        Arrays and files are read twice: first for the largest magnitude of each target, which levels are relative to.
 
         Parameters
         ----------
@@ -217,6 +218,10 @@ class Writer:
             Anything that JSON can hold.
         labels : mapping, optional
             Text or numbers that get a column of their own in the track table; None where one isn't known.
+        peak : float or mapping of str to float, optional
+            The largest magnitude of all targets, or by target, or the largest absolute sample, which no magnitude
+            exceeds: for blocks that can be read only once. If left out, it is 1.0 for those, as for audio within full
+            scale, and all others are looked through.
 
         Raises
         ------
@@ -225,12 +230,16 @@ class Writer:
         AudioError, SourceError
             If audio can't be read, or targets differ in length, rate or channels.
         MagnitudeError
-            If a magnitude exceeds the reference. The message tells the reference that the track needs.
+            If values aren't finite, or a magnitude exceeds the peak. The message tells which the track needs.
+        ValueError
+            If a peak is no positive number, or that of no target.
         """
         self._check_open()
         row, columns = self._committer.check(name, split, source, metadata, labels)
-        blocks = blocks_of_stems(audio, self.document.targets, self.transform.stft.rate)
-        self._finish_track(row, columns, self._bundle.add(name, blocks))
+        scales = scales_of_peaks(peak, self.document.targets)
+        stems = TrackStems(audio, self.document.targets, self.transform.stft.rate)
+        place = self._bundle.add(name, stems.blocks(), stems.blocks_to_look_through(scales), scales)
+        self._finish_track(row, columns, place)
 
     @spelled_out()
     def add_magnitudes(
@@ -251,8 +260,8 @@ class Writer:
         name, split, source, metadata, labels
             As for `add`.
         magnitudes : mapping
-            By target: an array (channels, frames, bins), finite, from 0 to the reference. Anything that slices like
-            NumPy will do (a memory map, HDF5, zarr); it is read in blocks of frames.
+            By target: an array (channels, frames, bins), finite and not negative, of any unit. Anything that slices
+            like NumPy will do (a memory map, HDF5, zarr); it is read in blocks of frames, twice.
         samples : int, optional
             Length of the audio; if left out, the longest that gives this number of frames.
 
@@ -261,8 +270,8 @@ class Writer:
         TrackError
             If name, split, metadata or labels don't fit.
         MagnitudeError
-            If values are no magnitudes up to the reference, if arrays differ in length or don't fit the store, or if
-            audio of that many samples has another number of frames.
+            If values are no magnitudes, if arrays differ in length or don't fit the store, or if audio of that many
+            samples has another number of frames.
         ValueError
             If ``samples`` is no whole number above 0.
         """

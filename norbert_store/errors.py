@@ -40,7 +40,7 @@ class NorbertStoreError(Exception):
 
 
 class MagnitudeError(NorbertStoreError, ValueError):
-    """Values that can't be stored: NaN, infinite, negative, or above the reference."""
+    """Values that can't be stored: NaN, infinite, negative, or larger than was said."""
 
 
 class AudioError(NorbertStoreError, ValueError):

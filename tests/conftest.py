@@ -168,7 +168,7 @@ def ready(tmp_path_factory) -> Made:
     rng = np.random.default_rng(6)
     magnitude = {"one": rng.uniform(0, 4, (2, 75, 30)).astype(np.float32), "two": None}
     transform = norbert_store.ReadyBins("cqt", RATE, 100, 55 * 2 ** (np.arange(30) / 6), {"bins_per_octave": 6})
-    options = {"targets": ("one", "two"), "transform": transform, "reference": 4.0, "quality": 100}
+    options = {"targets": ("one", "two"), "transform": transform, "quality": 100}
     with norbert_store.create(path, **small_options(**options)) as writer:
         writer.add_magnitudes("Ready", magnitude, samples=7500)
     return Made(path, {"Ready": magnitude}, norbert_store.open(path))
@@ -214,8 +214,8 @@ def magnitude_of():
 def codec_error():
     """How far levels lie from those of the magnitudes that were encoded, as a share of what the codec may err."""
 
-    def error(levels: np.ndarray, magnitude: np.ndarray, document: Document) -> float:
-        exact = HIGHEST * document.layout.curve.compress(magnitude.astype(np.float64))
+    def error(levels: np.ndarray, magnitude: np.ndarray, document: Document, scale: int = 0) -> float:
+        exact = HIGHEST * document.layout.curve.compress(magnitude.astype(np.float64) / 2.0**scale)
         rows, columns = (-size % 8 for size in exact.shape[-2:])
         squares = np.pad((levels - exact) ** 2, ((0, 0), (0, rows), (0, columns)))
         blocks = squares.reshape(len(squares), squares.shape[1] // 8, 8, -1, 8).mean(axis=(2, 4))

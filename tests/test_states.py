@@ -56,7 +56,7 @@ def audio(name: str, seed: int = 0, gain: float = 1.0) -> dict[str, np.ndarray]:
     return {target: gain * stem for target, stem in stems.items() if (name, target) != ("c", "vocals")}
 
 
-def add(writer: norbert_store.Writer, names: str, seed: int = 0) -> None:
+def add(writer: norbert_store.Writer, names: str, seed: int = 0, gain: float = 1.0) -> None:
     """Append tracks, with labels of each type, gaps included."""
     for name in names:
         number = ord(name)
@@ -68,7 +68,9 @@ def add(writer: norbert_store.Writer, names: str, seed: int = 0) -> None:
         }
         labels |= {"tags": [name, "x"], "live": number % 2 == 0, "tempo": None if name == "b" else number / 7}
         split = "train" if number % 2 else "test"
-        writer.add(name, audio(name, seed), split=split, source=f"audio/{name}", metadata={"n": number}, labels=labels)
+        writer.add(
+            name, audio(name, seed, gain), split=split, source=f"audio/{name}", metadata={"n": number}, labels=labels
+        )
 
 
 def files(location: Any) -> State:
@@ -110,12 +112,12 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
         yield state
 
 
-def exported(names: str = "abcde", seed: int = 0, **options: Any) -> State:
+def exported(names: str = "abcde", seed: int = 0, gain: float = 1.0, **options: Any) -> State:
     """A store of some tracks."""
     options = {"transform": norbert_store.TF(rate=RATE, n_fft=64), "chunk_frames": 8, "shard_chunks": 4, **options}
     place = MemoryStore()
     with norbert_store.create(place, targets=TARGETS, channels=1, effort=0, bundle_tracks=2, **options) as writer:
-        add(writer, names, seed)
+        add(writer, names, seed, gain)
     return files(place)
 
 
@@ -161,6 +163,7 @@ MAKERS: dict[str, Callable[[Callable[[str], State], Path], State]] = {
     "one more in the middle": lambda states, root: exported("abxcde"),
     "other audio": lambda states, root: exported(seed=1),
     "other quality": lambda states, root: exported(quality=70),
+    "louder": lambda states, root: exported(gain=8.0),  # other scales, and equal levels
     "the same again": lambda states, root: exported(),
 }
 # what follows A without moving rows: a reader that had A open may get some chunks before the change, and some after it
@@ -191,10 +194,10 @@ class Reader:
         found = {"names": attempt(lambda: db.names), "splits": attempt(lambda: db.splits)}
         found["table"] = attempt(lambda: repr(sorted(db.tracks.load().to_dict().items())))
         for i in range(len(db)):
-            for what in ("name", "split", "source", "metadata", "labels", "samples", "frames", "present"):
+            for what in ("name", "split", "source", "metadata", "labels", "samples", "frames", "present", "scales"):
                 found[f"{i} {what}"] = attempt(functools.partial(lambda i, what: repr(getattr(db[i], what)), i, what))
             for target in range(len(TARGETS)):
-                found[f"{i} {TARGETS[target]}"] = attempt(functools.partial(levels_of, frames, i, target))
+                found[f"{i} {TARGETS[target]}"] = attempt(functools.partial(magnitudes_of, frames, i, target))
         if self.excerpts is None:
             excerpts = attempt(lambda: db.excerpts(SECONDS, targets=["mixture"], per_epoch=8))
             self.excerpts = None if excerpts is ERROR else excerpts
@@ -203,10 +206,10 @@ class Reader:
         return found
 
 
-def levels_of(frames: Frames, row: int, target: int) -> bytes:
-    """Read a stem, as `Track.levels` does."""
+def magnitudes_of(frames: Frames, row: int, target: int) -> bytes:
+    """Read a stem, as `Track.magnitude` does."""
     start, length = frames.snapshot.span(row)
-    return frames.levels(Wanted([target], [0], np.arange(start, start + length), row=row)).tobytes()
+    return frames.magnitude(Wanted([target], [0], np.arange(start, start + length), row=row)).tobytes()
 
 
 def values_of(excerpt: dict[str, Any]) -> tuple[Any, ...]:

@@ -80,13 +80,47 @@ def test_shape_and_names(small):
     ("values", "function", "read"),
     [
         ("levels", lambda levels: levels, "levels"),
-        ("decibel", lambda m: 20 * np.log10(np.maximum(m, np.float32((1 / 255) ** (1 / 0.3)))), "magnitude"),
         (np.sqrt, np.sqrt, "magnitude"),
         (lambda m: -7 + 1000 * m, lambda m: -7 + 1000 * m, "magnitude"),
     ],
 )
 def test_other_functions(small, values, function, read):
     check(small.db.statistics(values), small.db, function, read)
+
+
+def test_decibels(small):
+    found = small.db.statistics("decibel")
+    for target in small.db.targets:
+        expected = []
+        for track in small.db:
+            if track.present[target]:
+                lowest = small.db.look_up_table[1] * np.float32(2) ** track.scales[target]
+                expected.append(20 * np.log10(np.maximum(track.magnitude.sel(target=target), lowest)))
+        values = np.concatenate(expected, axis=1).astype(np.float64)
+        assert np.allclose(found["mean"].sel(target=target), values.mean(axis=(0, 1)), rtol=1e-5)
+        assert np.allclose(found["std"].sel(target=target), values.std(axis=(0, 1)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("values", ["magnitude", np.sqrt, lambda m: m**2])
+def test_stems_of_very_different_scales(tmp_path, options, values, monkeypatch):
+    transform = norbert_store.ReadyBins("flat", 8000, 100, np.arange(1.0, 10))
+    rng = np.random.default_rng(0)
+    with norbert_store.create(
+        tmp_path / "x.zarr", **options(targets=["a", "b"], transform=transform, channels=1)
+    ) as writer:
+        for i, gain in enumerate((1e-15, 1, 1e3, 1e3, 1e15)):
+            stem = gain * rng.random((1, 20 + i, 9))
+            writer.add_magnitudes(str(i), {"a": stem, "b": None if i == 1 else stem[:, ::-1]})
+    db = norbert_store.open(tmp_path / "x.zarr")
+    function = values if callable(values) else lambda m: m
+    check(db.statistics(values), db, function)
+    assert len(cached(db)) == 1
+    check(db.statistics(values), db, function)
+    # as many scales as memory doesn't hold at a time are counted one after the other, and not kept
+    monkeypatch.setattr("norbert_store._statistics._MOST_BYTES", 3 * 9 * 256 * 8)
+    cached(db)[0].unlink()
+    check(db.statistics(values), db, function)
+    assert not cached(db)
 
 
 def test_other_functions_of_counts_that_are_kept(copied):
@@ -100,8 +134,8 @@ def test_other_functions_of_counts_that_are_kept(copied):
 def test_what_stands_after_the_last_frame_is_not_counted(tmp_path, options):
     transform = norbert_store.ReadyBins("flat", 8000, 100, np.arange(1.0, 10))
     with norbert_store.create(tmp_path / "x.zarr", **options(targets=["a"], transform=transform, channels=1)) as writer:
-        writer.add_magnitudes("short", {"a": np.ones((1, 3, 9), np.float32)})
-        writer.add_magnitudes("long", {"a": np.ones((1, 17, 9), np.float32)})
+        writer.add_magnitudes("short", {"a": np.full((1, 3, 9), 0.999)})
+        writer.add_magnitudes("long", {"a": np.full((1, 17, 9), 0.999)})
     found = norbert_store.open(tmp_path / "x.zarr").statistics("levels").sel(target="a")
     assert found.frames == 20
     assert (found["mean"] == 255).all()

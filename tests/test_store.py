@@ -124,7 +124,7 @@ def test_table_has_a_row_for_each_track_and_a_typed_column_for_each_label(db):
     dtypes = {"year": "int64", "live": "bool", "tempo": "float64", "_start": "int64", "_present": "bool"}
     assert {name: str(tracks[name].dtype) for name in dtypes} == dtypes
     assert tracks["_present"].sel(_target="vocals").values.tolist() == [True, False, True, True]
-    kept = {"name", "split", "_source", "_start", "_frames", "_samples", "_present", "_metadata"}
+    kept = {"name", "split", "_source", "_start", "_frames", "_samples", "_present", "_scale", "_metadata"}
     assert set(tracks.data_vars) == kept | {"genre", "year", "live", "tempo"}
 
 
@@ -136,7 +136,8 @@ def test_table_of_a_selection_has_its_rows(db):
 def test_table_is_what_zarr_reads(small):
     plain = xarray.open_zarr(small.path, group="track")
     tracks = small.db.tracks
-    assert set(plain.data_vars) == {"name", "split", "source", "start", "frames", "samples", "present", "metadata"}
+    kept = {"name", "split", "source", "start", "frames", "samples", "present", "scale", "metadata"}
+    assert set(plain.data_vars) == kept
     for name, column in plain.data_vars.items():
         found = tracks[name if name in ("name", "split") else f"_{name}"]
         assert found.dims == tuple({"target": "_target"}.get(name, name) for name in column.dims)

@@ -20,6 +20,8 @@ from norbert_store import TF, LogCurve, Mel, PowerCurve, ReadyBins
 from norbert_store._check.verify import verify
 from norbert_store._format.document import Document
 from norbert_store._format.shard import ShardIndex, index_bytes
+from norbert_store._jpeg.layout import read_header
+from norbert_store._spectra.levels import scale_of, scale_within
 from norbert_store.errors import (
     AudioError,
     MagnitudeError,
@@ -59,11 +61,16 @@ def expected_shards(audio, options, shards):
 # ---- the same bytes, however the audio comes
 
 
-def written(options, shards, stems, **changed):
+def written(options, shards, stems, peak=None, **changed):
     store = MemoryStore()
     with norbert_store.create(store, **options(**changed)) as writer:
-        writer.add("track", stems)
+        writer.add("track", stems, peak=peak)
     return shards(store)
+
+
+def peaks(audio):
+    """The largest samples, which are found where audio can be read twice."""
+    return {target: float(np.abs(stem).max()) for target, stem in audio.items()}
 
 
 def where(track):
@@ -85,7 +92,7 @@ def cut(audio, sizes):
 @given(st.lists(st.integers(1, 9000), min_size=1, max_size=5).filter(lambda sizes: max(sizes) > 50))
 def test_blocks_of_any_size_give_the_same_shards(options, shards, audio, expected_shards, sizes):
     stems = {target: cut(stem, sizes) for target, stem in audio.items()}
-    assert written(options, shards, stems) == expected_shards
+    assert written(options, shards, stems, peaks(audio)) == expected_shards
 
 
 @pytest.mark.slow
@@ -96,7 +103,7 @@ def test_interleaved_blocks_give_the_same_shards(options, shards, audio, expecte
     order = [target for target, pieces in blocks.items() for _ in pieces]
     random.shuffle(order)
     interleaved = ((target, blocks[target].pop(0)) for target in order)
-    assert written(options, shards, interleaved) == expected_shards
+    assert written(options, shards, interleaved, peaks(audio)) == expected_shards
 
 
 def test_files_give_the_same_shards(options, shards, audio, expected_shards, tmp_path):
@@ -117,9 +124,12 @@ def test_order_of_stems_does_not_matter(options, shards, audio, expected_shards)
     assert written(options, shards, dict(reversed(audio.items()))) == expected_shards
 
 
-def test_magnitudes_give_the_same_shards(options, shards, audio, expected_shards, tmp_path, magnitude_of):
+def test_magnitudes_give_the_same_shards(options, shards, audio, tmp_path, magnitude_of):
     transform = norbert_store.create(MemoryStore(), **options()).transform
     arrays = {target: magnitude_of(stem, transform) for target, stem in audio.items()}
+    peaks = {target: float(magnitude.max()) for target, magnitude in arrays.items()}
+    with norbert_store.create(tmp_path / "x.zarr", **options()) as writer:
+        writer.add("track", audio, peak=peaks)
     np.save(tmp_path / "mixture.npy", arrays["mixture"])
     arrays["mixture"] = np.load(tmp_path / "mixture.npy", mmap_mode="r")
     vocals = zarr.create_array(
@@ -130,7 +140,7 @@ def test_magnitudes_give_the_same_shards(options, shards, audio, expected_shards
     store = MemoryStore()
     with norbert_store.create(store, **options()) as writer:
         writer.add_magnitudes("track", arrays, samples=20011)
-    assert shards(store) == expected_shards
+    assert shards(store) == shards(tmp_path / "x.zarr")
     assert where(norbert_store.open(store)[0]) == (0, 158, 20011, [True, True, True])
 
 
@@ -204,17 +214,14 @@ def test_silence_is_stored_once_and_every_chunk_of_it_is_there(create, shards):
         writer.add("silence", {"mixture": np.zeros((20000, 2))})
     found = shards(writer.folder)
     assert len(found) == 3
-    places = set()
     for key, shard in found.items():
-        index = index_of(shard)
-        used = 10 - 8 if key == "magnitude/c/0/0/2/0" else 4
-        there = {index.place(channel, chunk) for channel in range(2) for chunk in range(used)}
-        assert len(there) == 1
-        assert None not in there
+        last = key == "magnitude/c/0/0/2/0"
+        index, used = index_of(shard), 10 - 8 if last else 4
+        places = {index.place(channel, chunk) for channel in range(2) for chunk in range(used)}
+        assert None not in places
+        assert len(places) == (2 if last else 1)  # the last chunk ends with the track
         assert {index.place(channel, chunk) for channel in range(2) for chunk in range(used, 4)} <= {None}
-        places |= there
-    ((_, length),) = places
-    assert {len(shard) for shard in found.values()} == {length + index_bytes(2, 4)}
+        assert len(shard) == sum(length for _, length in places) + index_bytes(2, 4)
     assert (norbert_store.open(writer.folder)[0].magnitude.sel(target="mixture") == 0).all()
 
 
@@ -294,7 +301,8 @@ def reads_right(magnitude_of, codec_error):
                     assert np.isnan(track.magnitude.sel(target=target)).all()
                 else:
                     exact = magnitude_of(stem, db.transform)
-                    assert codec_error(levels.sel(target=target).values, exact, document) <= 1
+                    of_target = levels.sel(target=target)
+                    assert codec_error(of_target.values, exact, document, int(of_target.scale)) <= 1
         if thoroughly:
             plain = xarray.open_zarr(folder)
             assert np.array_equal(plain.magnitude, db.to_xarray().magnitude, equal_nan=True)
@@ -454,44 +462,128 @@ def test_killed_process_leaves_the_last_commit(tmp_path, arguments, reads_right)
     reads_right(folder, {f"track {i}": {"mixture": stem} for i, stem in enumerate(noise)})
 
 
-# ---- the reference
+# ---- scales
 
 
-@pytest.mark.parametrize("by", ["audio", "magnitude"])
-def test_needed_reference_is_named_and_works(create, music, audio, by, magnitude_of):
-    loud = {"mixture": audio["mixture"], "vocals": 30 * audio["vocals"], "drums": 3 * audio["drums"]}
+def scaled(audio):
+    return {"mixture": audio["mixture"], "vocals": 30 * audio["vocals"], "drums": 1e-12 * audio["drums"]}
 
-    def add(writer):
-        if by == "audio":
-            writer.add("loud", loud)
+
+@pytest.mark.parametrize("effort", [0, 3])
+@pytest.mark.parametrize("by", ["arrays", "lists of one channel", "files", "magnitudes"])
+def test_any_loudness_is_stored_relative_to_its_own_peak(create, tmp_path, audio, by, effort, magnitude_of):
+    stems = scaled(audio)
+    with create(effort=effort, quality=100) as writer:
+        exact = {target: magnitude_of(stem, writer.transform) for target, stem in stems.items()}
+        if by == "magnitudes":
+            writer.add_magnitudes("a", exact)
+        elif by == "files":
+            files = {target: tmp_path / f"{target}.wav" for target in stems}
+            for target, file in files.items():
+                soundfile.write(file, stems[target], RATE, subtype="FLOAT")
+            writer.add("a", files)
         else:
-            writer.add_magnitudes(
-                "loud", {target: magnitude_of(stem, writer.transform) for target, stem in loud.items()}
-            )
-
-    with create() as writer:
-        writer.add("before", music(1000, 0))
-        with pytest.raises(MagnitudeError) as caught:
-            add(writer)
-        writer.add("after", music(1000, 1))
-    message = str(caught.value)
-    assert "track 'loud'" in message
-    assert "target 'vocals'" in message
-    assert norbert_store.open(writer.folder).names == ["before", "after"]
-    reference = float(re.search(r"reference=([\d.e+]+) or more", message)[1])
-    highest = max(magnitude_of(stem, writer.transform).max() for stem in loud.values())
-    assert highest <= reference < 1.2 * highest
-    with create("louder.zarr", reference=reference, quality=100) as writer:
-        add(writer)
+            writer.add("a", {target: stem if by == "arrays" else stem.tolist() for target, stem in stems.items()})
     track = norbert_store.open(writer.folder)[0]
-    right = magnitude_of(loud["vocals"], writer.transform)
-    assert np.abs(track.magnitude.sel(target="vocals") - right).max() < 0.1 * highest
+    for target, magnitude in exact.items():
+        largest = float(magnitude.max())
+        assert np.abs(track.magnitude.sel(target=target) - magnitude).max() < 0.08 * largest
+        # without a search for fewer bytes, the samples are looked at, not the spectrum
+        bound = float(np.abs(stems[target]).max())
+        usual = scale_within(bound) if effort == 0 and by != "magnitudes" else scale_of(largest)
+        assert track.scales[target] == usual
+    assert verify(writer.folder)
 
 
-def test_full_scale_fits_the_usual_reference(create):
+def test_scales_lie_in_the_table_and_in_every_jpeg(create, audio):
+    with create() as writer:
+        writer.add("a", scaled(audio))
+        writer.add("b", {"drums": audio["drums"]})
+    db = norbert_store.open(writer.folder)
+    assert db.tracks["_scale"].dtype == np.int16
+    assert db.tracks["_scale"].values.tolist() == [list(db[0].scales.values()), [0, 0, db[1].scales["drums"]]]
+    for track in db:
+        for target, scale in track.scales.items():
+            for chunk in range(-(-track.frames // 16)):
+                header = read_header(track.jpeg(target, 0, chunk))
+                assert header.scale == scale
+                assert header.shape[0] == min(16, track.frames - 16 * chunk)
+
+
+@pytest.mark.parametrize(
+    "stream", [lambda stems: stems.items(), lambda stems: {k: iter([v]) for k, v in stems.items()}]
+)
+def test_blocks_that_come_once_take_a_peak(create, audio, stream):
+    stems = {**audio, "vocals": 30 * audio["vocals"]}
+    with create() as writer:
+        with pytest.raises(
+            MagnitudeError, match="track 'loud': target 'vocals' has a magnitude of .* give peak="
+        ) as caught:
+            writer.add("loud", stream(stems))
+        peak = float(re.search(r"peak=([\d.e+]+) or more", str(caught.value))[1])
+        writer.add("told", stream(stems), peak=peak)
+        writer.add("told of one", stream(stems), peak={"vocals": peak})
+        writer.add("usual", stream(audio))
+        with pytest.raises(MagnitudeError, match="give peak="):
+            writer.add("too low", stream(audio), peak=1e-3)
+    db = norbert_store.open(writer.folder)
+    assert db.names == ["told", "told of one", "usual"]
+    told, of_one, usual = (track.scales for track in db)
+    assert len(set(told.values())) == 1
+    assert of_one == {"mixture": 0, "vocals": told["vocals"], "drums": 0}
+    assert set(usual.values()) == {0}
+    assert verify(writer.folder)
+
+
+@pytest.mark.parametrize(
+    ("peak", "message"),
+    [
+        *[
+            (value, "peak must be a positive number")
+            for value in (0, -1.0, np.nan, np.inf, True, "1", 1e39, {"vocals": 0})
+        ],
+        ({"voice": 1.0}, "peak has 'voice', which is no target of the store: 'mixture', 'vocals', 'drums'"),
+    ],
+)
+def test_peaks_that_are_none_are_refused(create, audio, peak, message):
+    with create() as writer, pytest.raises(ValueError, match=message):
+        writer.add("a", audio, peak=peak)
+
+
+def test_what_changes_while_it_is_read_is_told(create):
+    class Growing:
+        """Magnitudes that are larger whenever they are read."""
+
+        shape, gain = (2, 40, 113), 1.0
+
+        def __getitem__(self, key):
+            self.gain *= 10
+            return np.full(self.shape, 0.1 * self.gain, np.float32)[key]
+
+    message = r"had no magnitude above \d+ when it was looked through, and now one of"
+    with create() as writer, pytest.raises(MagnitudeError, match=message):
+        writer.add_magnitudes("a", {"mixture": Growing()})
+
+
+def test_full_scale_fits_blocks_of_unknown_peak(create):
     extremes = np.stack([np.ones(5000), np.resize([1.0, -1.0], 5000)], axis=1)
     with create() as writer:
-        writer.add("full scale", {"mixture": extremes})
+        writer.add("full scale", [("mixture", extremes)])
+        writer.add("the same as an array", {"mixture": extremes})
+    assert {track.scales["mixture"] for track in norbert_store.open(writer.folder)} == {0}
+
+
+@pytest.mark.parametrize("gain", [1e-30, 1e-12, 1e12, 1e30])
+def test_ready_magnitudes_of_any_unit_come_back_alike(options, gain):
+    magnitude = np.random.default_rng(0).uniform(0, 1, (1, 40, 30)) ** 3
+    transform = ReadyBins("flat", RATE, 100, np.arange(1.0, 31))
+    store = MemoryStore()
+    with norbert_store.create(store, **options(targets=["a"], transform=transform, channels=1, effort=3)) as writer:
+        writer.add_magnitudes("usual", {"a": magnitude})
+        writer.add_magnitudes("other", {"a": gain * magnitude})
+    usual, other = (track.magnitude.values.astype(float) for track in norbert_store.open(store))
+    errors = [np.sqrt(np.mean((found - magnitude) ** 2)) for found in (usual, other / gain)]
+    assert errors[1] == pytest.approx(errors[0], rel=0.3)
 
 
 # ---- bad input: each is refused, and leaves the store and the tracks before as they were
@@ -600,7 +692,12 @@ MAGNITUDE = np.random.default_rng(0).uniform(0, 1, (2, 40, 113)).astype(np.float
         ({"mixture": changed(MAGNITUDE, (1, 39, 5), np.nan)}, {}, MagnitudeError, "track 'bad': target 'mixture'.*NaN"),
         ({"mixture": changed(MAGNITUDE, (1, 39, 5), np.inf)}, {}, MagnitudeError, "NaN or infinite"),
         ({"mixture": changed(MAGNITUDE, (1, 39, 5), -0.1)}, {}, MagnitudeError, "must not be negative"),
-        ({"mixture": changed(MAGNITUDE, (1, 39, 5), 1.5)}, {}, MagnitudeError, "reference=1.5 or more"),
+        (
+            {"mixture": changed(MAGNITUDE.astype(float), (1, 39, 5), 1e39)},
+            {},
+            MagnitudeError,
+            r"target 'mixture' has a magnitude of 1e\+39, which float32 can't hold",
+        ),
         ({"mixture": MAGNITUDE.astype(np.complex64)}, {}, MagnitudeError, "complex64; take numpy.abs first"),
         ({"mixture": MAGNITUDE.astype("U8")}, {}, MagnitudeError, "expected magnitudes as real numbers"),
         ({"mixture": MAGNITUDE[:1]}, {}, MagnitudeError, r"shape \(2, frames, 113\), found \(1, 40, 113\)"),
@@ -860,7 +957,6 @@ def test_empty_and_new_folders_are_taken(tmp_path, options, music, name):
         ({"channels": ("a", "a")}, "channels must name everything once"),
         ({"transform": "stft"}, "transform must be"),
         *[({"bandwidth": bandwidth}, "bandwidth must be") for bandwidth in (0, -1, float("nan"), float("inf"), "8k")],
-        *[({"reference": value}, "reference must be") for value in (0, -1, float("nan"), float("inf"), "1", True)],
         ({"curve": 0.35}, "curve must be"),
         ({"curve": "power"}, "curve must be"),
         *[({"quality": quality}, "quality must be") for quality in (-1, 100.5, float("nan"), "80", None, True)],
@@ -898,7 +994,7 @@ def test_usual_parameters_are_those_of_the_format():
     document = norbert_store.create(MemoryStore(), targets=["mixture"]).document
     assert document.channels == ("left", "right")
     assert (document.layout.chunk_frames, document.layout.bins, document.layout.shard_chunks) == (256, 744, 64)
-    assert document.layout.curve == PowerCurve(reference=1.0, exponent=0.3)
+    assert document.layout.curve == PowerCurve(exponent=0.3)
     assert document.encoder == {"quality": 80.0, "effort": 3}
     assert document.transform == {
         "name": "stft",
@@ -912,18 +1008,18 @@ def test_usual_parameters_are_those_of_the_format():
     }
 
 
-@pytest.mark.parametrize("curve", [PowerCurve(exponent=0.5), LogCurve(range_decibel=60), LogCurve(reference=7)])
+@pytest.mark.parametrize("curve", [PowerCurve(exponent=0.5), LogCurve(range_decibel=60)])
 def test_curves_and_quality_are_kept(create, curve):
-    with create(curve=curve, quality=95, reference=3) as writer:
+    with create(curve=curve, quality=95) as writer:
         writer.add("a", {"mixture": NOISE})
     document = json.loads((writer.folder / "zarr.json").read_bytes())
     codecs = document["consolidated_metadata"]["metadata"]["magnitude"]["codecs"][0]["configuration"]["codecs"]
-    assert codecs[0]["configuration"] == {**curve.config, "reference": 3.0}
-    assert codecs[1]["configuration"] == {"quality": 95.0}
+    assert codecs[0]["configuration"] == {"quality": 95.0, "filter": curve.config}
     db = norbert_store.open(writer.folder)
     assert db.look_up_table[0] == 0
-    assert db.look_up_table[255] == 3
-    assert np.isin(db[0].magnitude.sel(target="mixture"), db.look_up_table).all()
+    assert db.look_up_table[255] == 1
+    scale = db[0].scales["mixture"]
+    assert np.isin(db[0].magnitude.sel(target="mixture"), 2.0**scale * db.look_up_table).all()
 
 
 def test_higher_quality_is_nearer_and_larger(options, shards, magnitude_of):

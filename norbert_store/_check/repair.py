@@ -29,7 +29,7 @@ from norbert_store._check.tracks import NOBODY, Rows
 from norbert_store._check.verify import faults_of
 from norbert_store._format.arrays import block_key, blocks_of, encode_block, json_bytes
 from norbert_store._format.document import EXTENT, EXTENT_PARTS, ROOT_KEY, Document
-from norbert_store._format.layout import parse_shard_key, shard_key
+from norbert_store._format.layout import ChunkAt, parse_shard_key, shard_key
 from norbert_store._format.shard import (
     CHECKSUM_BYTES,
     ChunkPlace,
@@ -41,8 +41,10 @@ from norbert_store._format.shard import (
     with_checksum,
     without_checksum,
 )
-from norbert_store._format.table import LABEL_GROUP, TRACK_GROUP
+from norbert_store._format.table import LABEL_GROUP, SCALE, TRACK_GROUP
 from norbert_store._jpeg import stream
+from norbert_store._jpeg.layout import read_header
+from norbert_store._jpeg.rows import RowDecoder
 from norbert_store._lazy import lazy
 from norbert_store._read.chunks import Chunks, Extent
 from norbert_store._read.frames import Frames
@@ -62,6 +64,7 @@ from norbert_store.errors import (
     DamagedError,
     FormatError,
     JpegError,
+    MagnitudeError,
     NorbertStoreError,
     SourceError,
     StorageError,
@@ -126,6 +129,8 @@ def repair(
         faults = faults_of(snapshot, None, True, workers, _step("checking", progress))
         if not faults:
             return Report(snapshot.name, mended=tuple(done.mended))
+        if _mend_scales(snapshot, faults, done):
+            faults = faults_of(snapshot, None, True, workers)
         _mend_documents(snapshot, faults, done)
         if _mend_extents(snapshot, faults, done):
             faults = faults_of(snapshot, None, True, workers)
@@ -192,6 +197,40 @@ def _mend_documents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) ->
             done.mended.append(key)
         elif parse_shard_key(key) is None and not key.startswith(EXTENT):
             done.failed.append((key, f"{problem}; {_EXPORT_AGAIN}"))
+
+
+def _mend_scales(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> bool:
+    """Make blocks of scales again from the chunks, which tell the same, if that gives what the document knows."""
+    damaged, mended = {fault.key for fault in faults}, len(done.mended)
+    for block in blocks_of(snapshot.arrays[SCALE]):
+        key = block_key(SCALE, block)
+        if key not in damaged:
+            continue
+        try:
+            data = encode_block(snapshot.arrays[SCALE], _scales_of_chunks(snapshot, block[0]))
+            snapshot.document.check_block(SCALE, block, data)
+        except (DamagedError, JpegError):
+            continue  # told with whatever else can't be mended
+        snapshot.storage.set(key, data)
+        done.mended.append(key)
+    return len(done.mended) > mended
+
+
+def _scales_of_chunks(snapshot: Snapshot, block: int) -> NDArray[np.int16]:
+    """Read off the scales (rows, targets) of one block of rows, from the first chunk of each stem."""
+    document, layout = snapshot.document, snapshot.layout
+    rows = layout.block_rows(block, document.tracks)
+    present = snapshot.column("present")
+    scales = np.zeros((len(rows), len(document.targets)), np.int16)
+    wanted = [
+        ChunkAt(target, 0, layout.chunk_of(snapshot.span(row)[0]), row)
+        for row in rows
+        for target in np.flatnonzero(present[row]).tolist()
+    ]
+    for at, chunk in Chunks(snapshot).read(wanted):
+        if chunk is not None and at.row is not None:
+            scales[at.row - rows.start, at.target] = read_header(chunk.data).scale
+    return scales
 
 
 def _mend_extents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> bool:
@@ -298,7 +337,7 @@ class _Shards:
         self.lock = lock
         self._root = root
         self._damaged: set[tuple[int, int]] = set()  # target and number of shards of which something is lost
-        self._image = np.empty((snapshot.layout.chunk_frames, snapshot.layout.bins), np.uint8)
+        self._decoder = RowDecoder(snapshot.layout.chunk_frames, snapshot.layout.bins)
 
     @lazy
     def rows(self) -> Rows:
@@ -365,7 +404,7 @@ class _Shards:
                 place, extent = (channel, within), Extent(shard.key, *extents[:, channel, within].tolist())
                 entry = None if index is None else index.place(*place)
                 chunk = self._whole(data, extent, entry)
-                if chunk is not None:
+                if chunk is not None and self._fits(chunk, rows, shard, within):
                     shard.chunks[place] = chunk
                     continue
                 shard.lost.add(place)
@@ -385,9 +424,19 @@ class _Shards:
         for offset in offsets if extent.length > CHECKSUM_BYTES else ():
             if offset + extent.length <= len(data):
                 chunk = _chunk_at(data, offset, extent)
-                if checksum_matches(chunk, extent.checksum) and _is_whole(chunk, self._image):
+                if checksum_matches(chunk, extent.checksum):
                     return chunk
         return None
+
+    def _fits(self, chunk: bytes, rows: Rows, shard: _Shard, within: int) -> bool:
+        """Whether a chunk decodes, and is what the track table says."""
+        layout = self.snapshot.layout
+        try:
+            found = self._decoder.decode(without_checksum(chunk), 0, layout.chunk_frames)
+        except (DamagedError, JpegError):
+            return False
+        owner, number = int(shard.owners[within]), layout.first_chunk(shard.number) + within
+        return rows.problem_of(owner, shard.target, number, len(found.levels), found.scale) is None
 
     def _bytes(self, key: str) -> bytes:
         try:
@@ -477,7 +526,10 @@ class _Shards:
             for channel, within in [place]
         }
         encoder = _Encoder(document, track.transform, layout.chunk_of(track.start), wanted)
-        found = encoder.add(track.name, stems)
+        try:
+            found = encoder.add(track.name, stems, scales=track.scales)
+        except MagnitudeError as error:
+            raise AudioError(f"{source} isn't the audio any more that the track was made of: {error}") from error
         if (found.samples, found.frames) != (track.samples, track.frames):
             raise AudioError(f"{source} has {found.samples} samples; the track has {track.samples}")
         for at, (shard, place) in wanted.items():
@@ -514,14 +566,6 @@ def _chunk_at(data: bytes, offset: int, extent: Extent) -> bytes:
     return data[offset : offset + size].ljust(size, b"\0") + extent.checksum.to_bytes(CHECKSUM_BYTES, "little")
 
 
-def _is_whole(chunk: bytes, image: NDArray[np.uint8]) -> bool:
-    try:
-        stream.decode(without_checksum(chunk), image)
-    except (DamagedError, JpegError):
-        return False
-    return True
-
-
 def _are_alike(chunk: bytes, other: bytes) -> bool:
     """Whether two chunks may stand for the same levels, whatever encoder wrote them."""
     if chunk == other:
@@ -530,6 +574,8 @@ def _are_alike(chunk: bytes, other: bytes) -> bool:
     # either is off by about half a step of its table, and the cosine transform keeps energies; rounding comes on top
     steps = max(np.sqrt(np.mean(np.square(JpegImageFile(io.BytesIO(jpeg)).quantization[0]))) for jpeg in jpegs)
     levels = [stream.decode(jpeg).astype(np.float64) for jpeg in jpegs]
+    if levels[0].shape != levels[1].shape:
+        return False
     return bool(np.sqrt(np.mean((levels[0] - levels[1]) ** 2)) <= min(steps, _LARGEST_DIFFERENCE) + 1)
 
 
@@ -581,7 +627,7 @@ def _drop(shards: _Shards, done: _Done) -> set[int]:
         values = snapshot.column(column.path if column.key else column.name)[kept]
         for block in range(first_block, layout.blocks(len(kept))):
             rows = layout.block_rows(block, len(kept))
-            blocks[column.path, (block, 0) if column.by_target else (block,)] = values[rows.start : rows.stop]
+            blocks[column.path, column.block(block)] = values[rows.start : rows.stop]
     extents, files = shards.without(kept)
     blocks |= extents
     document = document.with_blocks(blocks)

@@ -218,24 +218,34 @@ class _ShardCheck:
         """Check the chunks of a run, given what lies from byte ``start`` of the shard on."""
         faults = []
         for offset, length, checksum in run.spans:
+            span = offset, length, checksum
             try:
-                self._check(data[offset - start : offset - start + length], checksum)
+                frames, scale = self._check(data[offset - start : offset - start + length], checksum)
             except (DamagedError, JpegError) as error:
-                faults += self._span_faults(run, (offset, length, checksum), str(error))
+                faults += self._span_faults(run, span, str(error))
+                continue
+            first_chunk = self._snapshot.layout.first_chunk(run.shard)
+            for channel, within in run.spans[span]:
+                owner = int(run.owners[within])
+                problem = self._rows.problem_of(owner, run.target, first_chunk + within, frames, scale)
+                if problem:
+                    faults.append(self._fault(run, problem, within, channel, offset))
         return faults
 
     def _span_faults(self, run: _Run, span: tuple[int, int, int], problem: str) -> list[_Ordered]:
         """A fault for each chunk that names some bytes."""
         return [self._fault(run, problem, within, channel, span[0]) for channel, within in run.spans[span]]
 
-    def _check(self, data: bytes, checksum: int) -> None:
+    def _check(self, data: bytes, checksum: int) -> tuple[int, int]:
+        """Check a chunk; return its frames and its scale."""
         jpeg, layout = without_checksum(data), self._snapshot.layout
         if not checksum_matches(data, checksum):
             raise DamagedError("the chunk isn't that of this state of the store: its checksum is another one")
         if self._decode:
-            self._decoder.decode(jpeg, 0, layout.chunk_frames)
-        else:
-            stream.check(jpeg, (layout.chunk_frames, layout.bins))
+            rows = self._decoder.decode(jpeg, 0, layout.chunk_frames)
+            return len(rows.levels), rows.scale
+        header = stream.check_within(jpeg, (layout.chunk_frames, layout.bins))
+        return header.shape[0], header.scale
 
     def _fault(
         self, run: _Run, problem: str, within: int | None = None, channel: int | None = None, offset: int | None = None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from norbert_store._check.report import Fault, problem_of
 from norbert_store._format.arrays import block_key, blocks_of
 from norbert_store._format.document import EXTENT, Document
-from norbert_store._format.table import LABEL_GROUP, PRESENT, TRACK_GROUP
+from norbert_store._format.table import LABEL_GROUP, PRESENT, SCALE, TRACK_GROUP
 from norbert_store._lazy import lazy
 from norbert_store._read.snapshot import Snapshot
 from norbert_store._spectra.bins import LinearBins, MelBands, StoredTransform
@@ -33,14 +33,20 @@ class Rows:
     first, stop : ndarray of int
         First chunk of each row's track, and the one after its last, both within the packed axis: what lies beyond it is
         a fault of the table, and may be no end of chunks.
+    frames : ndarray of int
+        Length of each row's track.
     present : ndarray of bool
+        (rows, targets)
+    scale : ndarray of int
         (rows, targets)
     """
 
     document: Document
     first: NDArray[np.int64]
     stop: NDArray[np.int64]
+    frames: NDArray[np.int64]
     present: NDArray[np.bool_]
+    scale: NDArray[np.int16]
 
     @classmethod
     def read(cls, snapshot: Snapshot) -> Rows:
@@ -50,11 +56,13 @@ class Rows:
         first = layout.chunk_of(start).clip(0, end)
         # larger sums would wrap around
         stop = (layout.chunk_of(start) + np.minimum(layout.chunks(frames), end)).clip(0, end)
-        return cls(snapshot.document, first, stop, snapshot.column("present"))
+        return cls(snapshot.document, first, stop, frames, snapshot.column("present"), snapshot.column("scale"))
 
     def some(self, rows: NDArray[np.int64]) -> Rows:
         """Return what is told of some rows alone; they are numbered anew."""
-        return Rows(self.document, self.first[rows], self.stop[rows], self.present[rows])
+        return Rows(
+            self.document, self.first[rows], self.stop[rows], self.frames[rows], self.present[rows], self.scale[rows]
+        )
 
     def shards(self, rows: Sequence[int] | slice = slice(None)) -> list[int]:
         """Positions along the packed axis of all shards that tracks (all, or those of some rows) have a part in."""
@@ -79,6 +87,20 @@ class Rows:
         order = np.argsort(self.first, kind="stable")
         return order, self.first[order], np.maximum.accumulate(self.stop[order])
 
+    def frames_in(self, row: int, chunk: int) -> int:
+        """Count the frames of a row's track that lie in a chunk, by its position along the packed axis."""
+        size = self.document.layout.chunk_frames
+        return int(min(size, self.frames[row] - (chunk - self.first[row]) * size))
+
+    def problem_of(self, row: int, target: int, chunk: int, frames: int, scale: int) -> str | None:
+        """Say how a JPEG differs from what the track table tells of its chunk; None if it doesn't."""
+        expected = self.frames_in(row, chunk)
+        if frames != expected:
+            return f"the JPEG has {frames} rows; the track has {expected} frames there"
+        if scale != self.scale[row, target]:
+            return f"the JPEG's scale is {scale}; the track table says {self.scale[row, target]}"
+        return None
+
     def expected(self, owners: NDArray[np.int64], target: int) -> NDArray[np.bool_]:
         """For each chunk, by its owner, whether it must be there."""
         expected: NDArray[np.bool_] = self._present_or_unowned[owners, target]
@@ -94,7 +116,7 @@ def row_key(snapshot: Snapshot, column: str, row: int) -> str:
     """Key of the chunk of a column that holds a row."""
     path = column if column.startswith(f"{LABEL_GROUP}/") else f"{TRACK_GROUP}/{column}"
     block, _ = snapshot.layout.block_of(row)
-    return block_key(path, (block, 0) if path == PRESENT else (block,))
+    return block_key(path, (block, 0) if path in (PRESENT, SCALE) else (block,))
 
 
 def column_faults(snapshot: Snapshot) -> Iterator[Fault]:

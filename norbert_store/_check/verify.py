@@ -25,7 +25,7 @@ from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location
 
 # columns that tell which chunk is whose
-_NEEDED = tuple(f"{TRACK_GROUP}/{name}/c/" for name in ("name", "start", "frames", "samples", "present"))
+_NEEDED = tuple(f"{TRACK_GROUP}/{name}/c/" for name in ("name", "start", "frames", "samples", "present", "scale"))
 
 
 @spelled_out()

@@ -77,8 +77,8 @@ def with_options(text: str, options: Sequence[click.Option]) -> str:
     Examples
     --------
     >>> resume = click.Option(["--resume"], is_flag=True)
-    >>> with_options("give reference=2; resume=True goes on", [click.Option(["--reference"]), resume])
-    'give --reference 2; --resume goes on'
+    >>> with_options("give bandwidth=2; resume=True goes on", [click.Option(["--bandwidth"]), resume])
+    'give --bandwidth 2; --resume goes on'
     """
     by_name = {option.name: option for option in options if option.name}
     names = "|".join(map(re.escape, sorted(by_name, key=len, reverse=True)))
@@ -138,7 +138,6 @@ def _export_options(command: Any) -> Any:
             click.option("--n-fft", default=2048, show_default=True, help="Samples in a frame of the STFT."),
             click.option("--hop", type=int, help="Samples from one frame to the next.  [default: half a frame]"),
             click.option("--n-mels", type=int, help="Store this number of mel bands instead of linear bins."),
-            click.option("--reference", default=1.0, show_default=True, help="Largest magnitude that can be stored."),
             click.option("--title", default="", help="Title of the data set."),
             click.option("--license", default="", help="Licence of the data set."),
             click.option("--citation", default="", help="How to cite the data set."),

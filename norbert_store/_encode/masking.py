@@ -21,7 +21,7 @@ from norbert_store._spectra.bark import PLAYBACK_LEVEL, BarkBands, bin_edges, ea
 
 Weights = NDArray[np.float32]
 
-# A full-scale sine has this magnitude, as a share of the largest one.
+# A full-scale sine has this magnitude.
 _SINE = 0.5
 # Errors reach into the frames before and after, which may be quieter: this share of their weights is added.
 _LEAKAGE = 0.05
@@ -33,7 +33,7 @@ _USUAL_FRAME_RATE = 44100 / 1024
 
 
 class EarModel:
-    """The weights of errors in the bins of one kind of frames.
+    """The weights of errors in the bins of one kind of frames. A full-scale sine is taken to be played at 92 dB SPL.
 
     Parameters
     ----------
@@ -41,8 +41,6 @@ class EarModel:
         Hz of every bin, (bins,), ascending.
     frame_rate : float
         Frames a second.
-    reference : float
-        The largest magnitude; a sine at half of it is taken to be played at 92 dB SPL.
     overlap : float
         How many frames cover a sample.
     reach : int
@@ -56,9 +54,7 @@ class EarModel:
     True
     """
 
-    def __init__(
-        self, frequencies: ArrayLike, frame_rate: float, reference: float = 1.0, overlap: float = 2.0, reach: int = 1
-    ) -> None:
+    def __init__(self, frequencies: ArrayLike, frame_rate: float, overlap: float = 2.0, reach: int = 1) -> None:
         # most of these matrices is zero; and a product of dense ones depends on how many threads compute it
         from scipy.sparse import csr_array  # takes a while to import
 
@@ -66,7 +62,7 @@ class EarModel:
         self._bands = BarkBands(lowest=_LOWEST, highest=float(np.clip(bin_edges(hertz)[-1], 2 * _LOWEST, _HIGHEST)))
         # what lies beyond the bands is heard like what lies at their ends, rather than not at all
         audible = np.clip(hertz, self._bands.centre[0], self._bands.centre[-1])
-        gain = 10 ** ((PLAYBACK_LEVEL + ear_weighting(audible)) / 10) / (_SINE * reference) ** 2
+        gain = 10 ** ((PLAYBACK_LEVEL + ear_weighting(audible)) / 10) / _SINE**2
         of_bins = self._bands.shares(hertz)
         self._energy = csr_array((gain[:, np.newaxis] * of_bins).T.astype(np.float32))
         lost = np.maximum(1 - of_bins.sum(axis=1), 0)

@@ -3,9 +3,9 @@
 Conventions
 -----------
 Magnitudes are (frames, channels, bins) of one chunk after the other; the complex spectrum of the same shape goes with
-them where there is one. An encoder is one chunk behind, for it looks at the frames that follow; it remembers a few
-frames before. So what comes out depends on the frames alone, not on how their audio was cut, and memory stays at two
-chunks.
+them where there is one. All chunks of a stem have one scale, and within an encoder magnitudes are relative to it, from
+0 to 1. An encoder is one chunk behind, for it looks at the frames that follow; it remembers a few frames before. So
+what comes out depends on the frames alone, not on how their audio was cut, and memory stays at two chunks.
 
 How
 ---
@@ -49,9 +49,8 @@ from norbert_store._jpeg import cosine, trellis
 from norbert_store._jpeg.encoder import DEFAULT_QUALITY, encode, quantisation_table, table_of_step
 from norbert_store._jpeg.entropy import CodeLengths, encode_coefficients
 from norbert_store._jpeg.layout import BLOCK
-from norbert_store._lazy import lazy
-from norbert_store._spectra.bins import LinearBins, StoredTransform
-from norbert_store._spectra.levels import HIGHEST, Curve, table, to_levels
+from norbert_store._spectra.bins import LinearBins, ReadyBins, StoredTransform
+from norbert_store._spectra.levels import HIGHEST, Curve, heard_scale, relative, table, to_levels
 
 Floats = NDArray[np.float32]
 Complex = NDArray[np.complex64]
@@ -114,11 +113,11 @@ class Encoding:
         self._table = quantisation_table(quality)
         self._perceptual = _Perceptual(document, transform, quality, effort) if effort else None
 
-    def stem(self) -> ChunkEncoder:
-        """Return an encoder for a stem."""
+    def stem(self, scale: int) -> ChunkEncoder:
+        """Return an encoder for a stem, whose largest magnitude is at most ``2 ** scale``."""
         if self._perceptual is None:
-            return PlainEncoder(self._layout, self._table)
-        return PerceptualEncoder(self._perceptual)
+            return PlainEncoder(self._layout, self._table, scale)
+        return PerceptualEncoder(self._perceptual, scale)
 
 
 class PlainEncoder(ChunkEncoder):
@@ -129,21 +128,20 @@ class PlainEncoder(ChunkEncoder):
     layout : Layout
     table : ndarray of uint8
         (8, 8)
+    scale : int
     """
 
-    def __init__(self, layout: Layout, table: NDArray[np.uint8]) -> None:
+    def __init__(self, layout: Layout, table: NDArray[np.uint8], scale: int) -> None:
         self._layout = layout
         self._table = table
+        self._scale = scale
 
     def push(self, magnitude: Floats, spectrum: Complex | None) -> list[list[bytes]]:
         """Encode the next chunk."""
-        image = np.zeros((self._layout.chunk_frames, self._layout.bins), np.uint8)
         jpegs = []
         for channel in range(magnitude.shape[1]):
-            levels = to_levels(self._layout.curve.compress(magnitude[:, channel]))
-            # an edge within a block would cost bytes, and ring into the last frames
-            image[: -(-len(levels) // BLOCK) * BLOCK] = np.pad(levels, ((0, -len(levels) % BLOCK), (0, 0)), mode="edge")
-            jpegs.append(encode(image, self._table))
+            levels = to_levels(self._layout.curve.compress(relative(magnitude[:, channel], self._scale)))
+            jpegs.append(encode(levels, self._table, scale=self._scale))
         return [jpegs]
 
 
@@ -155,12 +153,12 @@ class _Frames:
     phase: Complex | None
 
     @classmethod
-    def of(cls, magnitude: Floats, spectrum: Complex | None) -> _Frames:
-        magnitude = np.ascontiguousarray(magnitude, np.float32)
+    def of(cls, magnitude: Floats, spectrum: Complex | None, scale: int) -> _Frames:
+        of_scale = np.ascontiguousarray(relative(magnitude, scale), np.float32)
         if spectrum is None:
-            return cls(magnitude, None)
+            return cls(of_scale, None)
         phase = spectrum / np.maximum(magnitude, np.finfo(np.float32).tiny)
-        return cls(magnitude, phase.astype(np.complex64, copy=False))
+        return cls(of_scale, phase.astype(np.complex64, copy=False))
 
     def equals(self, other: _Frames) -> bool:
         """Whether both are bit for bit the same."""
@@ -192,14 +190,19 @@ class _Perceptual:
             stft = transform.stft
             self.consistency = Consistency(stft, document.layout.bins)
             overlap, reach = stft.n_fft / stft.hop, max(1, round(stft.n_fft / 2 / stft.hop))
-        self.ear = EarModel(transform.frequencies, frame_rate, document.layout.curve.reference, overlap, reach)
+        self.ear = EarModel(transform.frequencies, frame_rate, overlap, reach)
+        self._in_sound = not isinstance(transform, ReadyBins)
         none = np.zeros((0, document.layout.bins), np.float32)
         self.beginning = _History(none, none.astype(np.complex64))
 
-    @lazy
-    def silence(self) -> bytes:
+    def volume(self, scale: int) -> np.float32:
+        """What magnitudes of a stem, relative to its scale, are multiplied with to be those that are heard."""
+        # nobody knows the unit of magnitudes that were computed elsewhere
+        return np.float32(2.0 ** (heard_scale(scale) if self._in_sound else 0))
+
+    def silence(self, frames: int, scale: int) -> bytes:
         """A chunk of it."""
-        return encode(np.zeros((self.layout.chunk_frames, self.layout.bins), np.uint8), table_of_step(1))
+        return encode(np.zeros((frames, self.layout.bins), np.uint8), table_of_step(1), scale=scale)
 
 
 def price_of_a_bit(quality: float) -> float:
@@ -211,8 +214,10 @@ def price_of_a_bit(quality: float) -> float:
 class PerceptualEncoder(ChunkEncoder):
     """Efforts from 1 on: see the module."""
 
-    def __init__(self, shared: _Perceptual) -> None:
+    def __init__(self, shared: _Perceptual, scale: int) -> None:
         self._shared = shared
+        self._scale = scale
+        self._volume = shared.volume(scale)
         self._histories = [shared.beginning] * shared.channels
         self._waiting: list[_Frames] | None = None
 
@@ -221,7 +226,8 @@ class PerceptualEncoder(ChunkEncoder):
         if self._shared.consistency is None:
             spectrum = None
         following = [
-            _Frames.of(magnitude[:, i], None if spectrum is None else spectrum[:, i]) for i in range(magnitude.shape[1])
+            _Frames.of(magnitude[:, i], None if spectrum is None else spectrum[:, i], self._scale)
+            for i in range(magnitude.shape[1])
         ]
         done = []
         if self._waiting is not None:
@@ -255,28 +261,22 @@ class PerceptualEncoder(ChunkEncoder):
     def _encode_channel(self, before: _History, frames: _Frames, after: Floats) -> tuple[bytes, _History]:
         shared, magnitude = self._shared, frames.magnitude
         if not magnitude.any():
-            return shared.silence, self._history(magnitude, np.zeros(magnitude.shape, np.complex64))
-        around = np.concatenate([before.magnitude, magnitude, after])
-        weights = shared.ear.weights(around)[len(before.magnitude) :][: len(magnitude)]
+            silence = shared.silence(len(magnitude), self._scale)
+            return silence, self._history(magnitude, np.zeros(magnitude.shape, np.complex64))
+        around = np.concatenate([before.magnitude, magnitude, after]) * self._volume
+        weights = shared.ear.weights(around)[len(before.magnitude) :][: len(magnitude)] * self._volume**2
         chunk = _Chunk(frames, weights, shared.curve, shared.price, before.error, shared.consistency)
         chunk.optimise(shared.rounds)
-        return self._jpeg(chunk.multiples, chunk.table), self._history(magnitude, chunk.error())
+        jpeg = encode_coefficients(chunk.multiples, chunk.table, len(magnitude), shared.layout.bins, self._scale)
+        return jpeg, self._history(magnitude, chunk.error())
 
     def _history(self, magnitude: Floats, error: Complex) -> _History:
         reach = 0 if self._shared.consistency is None else self._shared.consistency.reach
         return _History(_last(magnitude, self._shared.ear.context), _last(error, reach))
 
-    def _jpeg(self, multiples: NDArray[np.int16], quantisation: NDArray[np.uint8]) -> bytes:
-        """Encode multiples of a table's steps, which may end before the chunk does; the rest is silence."""
-        rows, columns = self._shared.layout.chunk_frames, self._shared.layout.bins
-        whole = np.zeros((rows // BLOCK, *multiples.shape[1:]), np.int16)
-        whole[..., 0] = -round(128 * BLOCK / int(quantisation[0, 0]))
-        whole[: len(multiples)] = multiples
-        return encode_coefficients(whole, quantisation, rows, columns)
-
 
 class _LevelCurve:
-    """The curve between magnitudes and levels that aren't rounded, in float32."""
+    """The curve between relative magnitudes and levels that aren't rounded, in float32."""
 
     def __init__(self, curve: Curve) -> None:
         self._curve = curve
@@ -286,19 +286,19 @@ class _LevelCurve:
         self._slopes = slopes.astype(np.float32)
 
     def levels(self, magnitude: Floats) -> Floats:
-        """Magnitudes, which may lie outside of what the curve holds, to levels from 0 to 255."""
-        within = np.clip(magnitude, 0, np.float32(self._curve.reference))
+        """Relative magnitudes, which may lie outside of 0 to 1, to levels from 0 to 255."""
+        within = np.clip(magnitude, 0, np.float32(1))
         levels: Floats = self._curve.compress(within)
         levels *= np.float32(HIGHEST)
         return levels
 
     def magnitudes(self, levels: Floats) -> Floats:
-        """Levels, which may lie outside of 0 to 255, to magnitudes."""
+        """Levels, which may lie outside of 0 to 255, to relative magnitudes."""
         magnitudes: Floats = self._curve.expand(np.clip(levels, 0, HIGHEST) / np.float32(HIGHEST))
         return magnitudes
 
     def decoded(self, levels: Floats) -> Floats:
-        """Levels to the magnitudes that a decoder, which rounds them, gives."""
+        """Levels to the relative magnitudes that a decoder, which rounds them, gives."""
         return np.take(self._magnitudes, np.rint(np.clip(levels, 0, HIGHEST)).astype(np.uint8), mode="clip")
 
     def slopes(self, levels: Floats) -> Floats:

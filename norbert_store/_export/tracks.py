@@ -24,7 +24,7 @@ from norbert_store._export.plan import PlannedBundle, PlannedTrack, placement, p
 from norbert_store._export.summary import FLOAT_BYTES, Progress, Summary
 from norbert_store._format.document import Document
 from norbert_store._sources.files import AudioInfo
-from norbert_store._sources.stems import blocks_of_stems
+from norbert_store._sources.stems import TrackStems
 from norbert_store._sources.track import SourceTrack
 from norbert_store._spectra.bins import StoredTransform, transform_from_config
 from norbert_store._spectra.stft import whole_number
@@ -320,9 +320,9 @@ def _encode_bundle(
     for track in planned.tracks:
         if on_track:
             on_track(track.name, results)
-        blocks = blocks_of_stems(track.track.source, document.targets, transform.rate, track.headers)
+        stems = TrackStems(track.track.source, document.targets, transform.rate, track.headers)
         try:
-            results.append(bundle.add(track.name, blocks))
+            results.append(bundle.add(track.name, stems.blocks(), stems.blocks_to_look_through()))
         except _BROKEN as error:
             if not skip_broken:
                 raise

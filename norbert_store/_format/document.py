@@ -54,7 +54,6 @@ EXTENT = f"{CHUNK_GROUP}/extent"
 EXTENT_PARTS = 3  # offset, length, CRC-32C
 
 # as in norbert_store.codecs, which isn't imported here: it loads the encoder, and opening a store must not
-QUANTIZE = "norbert_store.quantize"
 JPEG = "norbert_store.jpeg"
 
 LARGEST_DOCUMENT_BYTES = 64 * 2**20
@@ -229,14 +228,11 @@ class Document:
 
     def _magnitude(self) -> dict[str, Any]:
         layout = self.layout
-        own: list[dict[str, Any]] = [
-            {"name": QUANTIZE, "configuration": layout.curve.config},
-            {"name": JPEG, "configuration": {"quality": self.encoder["quality"]} if "quality" in self.encoder else {}},
-            {"name": "crc32c"},
-        ]
+        quality = {"quality": self.encoder["quality"]} if "quality" in self.encoder else {}
+        jpeg = {"name": JPEG, "configuration": {**quality, "filter": layout.curve.config}}
         sharding = {
             "chunk_shape": [1, 1, layout.chunk_frames, layout.bins],
-            "codecs": own,
+            "codecs": [jpeg, {"name": "crc32c"}],
             "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
             "index_location": "end",
         }

@@ -56,7 +56,7 @@ class Layout:
     shard_chunks : int
         Chunks along time in a shard.
     curve : Curve
-        Between magnitudes and levels.
+        Between levels and magnitudes, relative to the scale of a track's target.
     rows : int
         Rows in a block of the track table.
     positions : int

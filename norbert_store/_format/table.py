@@ -72,7 +72,11 @@ class Column:
     @property
     def by_target(self) -> bool:
         """Whether there is a value for each target."""
-        return self.path == PRESENT
+        return self.path in (PRESENT, SCALE)
+
+    def block(self, number: int) -> tuple[int, ...]:
+        """Position of one of its blocks, counted along its rows."""
+        return (number, 0) if self.by_target else (number,)
 
     def to_array(self, values: Sequence[Any]) -> NDArray[Any]:
         """Return what the array holds for some values; None for what isn't known."""
@@ -112,6 +116,7 @@ def _base(name: str, data_type: str, fill_value: Any) -> Column:
 
 
 PRESENT = f"{TRACK_GROUP}/present"
+SCALE = f"{TRACK_GROUP}/scale"
 BASE_COLUMNS = (
     _base("name", "string", ""),
     _base("split", "string", ""),
@@ -120,6 +125,7 @@ BASE_COLUMNS = (
     _base("frames", "int64", 0),
     _base("samples", "int64", 0),
     _base("present", "bool", False),
+    _base("scale", "int16", 0),
     _base("metadata", "string", "{}"),
 )
 

@@ -89,7 +89,7 @@ def _step_that_keeps_silence(step: int) -> int:
     return next(smaller for smaller in range(step, 0, -1) if round(1024 / smaller) * smaller > 1024 - 4)
 
 
-def encode(levels: NDArray[np.uint8], table: NDArray[np.uint8], comment: bytes = b"") -> bytes:
+def encode(levels: NDArray[np.uint8], table: NDArray[np.uint8], comment: bytes = b"", scale: int = 0) -> bytes:
     """Encode an image of levels as one stored JPEG.
 
     Parameters
@@ -100,6 +100,8 @@ def encode(levels: NDArray[np.uint8], table: NDArray[np.uint8], comment: bytes =
         (8, 8), from `quantisation_table` or of one's own, 1 to 255.
     comment : bytes, optional
         For the file's comment segment.
+    scale : int
+        Level 255 stands for 2 to this power.
 
     Returns
     -------
@@ -121,7 +123,7 @@ def encode(levels: NDArray[np.uint8], table: NDArray[np.uint8], comment: bytes =
     data = buffer.getvalue()
     header = layout.read_header(data)
     rows, columns = levels.shape
-    return layout.write(rows, columns, table, header.huffman, layout.segments_of(data, header), comment)
+    return layout.write(rows, columns, table, header.huffman, layout.segments_of(data, header), comment, scale)
 
 
 def check_image(levels: NDArray[np.uint8]) -> None:

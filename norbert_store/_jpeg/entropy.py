@@ -37,7 +37,7 @@ CATEGORY = _categories()
 
 
 def encode_coefficients(
-    coefficients: NDArray[np.signedinteger], table: NDArray[np.uint8], rows: int, columns: int
+    coefficients: NDArray[np.signedinteger], table: NDArray[np.uint8], rows: int, columns: int, scale: int = 0
 ) -> bytes:
     """Encode quantised coefficients as one stored JPEG.
 
@@ -50,6 +50,8 @@ def encode_coefficients(
         (8, 8), the steps by which they were divided.
     rows, columns : int
         Of the image.
+    scale : int
+        Level 255 stands for 2 to this power.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def encode_coefficients(
     histogram = _histogram(tokens)
     others, means = HuffmanCode.shortest(histogram[:SYMBOLS]), HuffmanCode.shortest(histogram[SYMBOLS:])
     segments = _segments(tokens, others, means)
-    return layout.write(rows, columns, table, (means.table(), others.table()), segments)
+    return layout.write(rows, columns, table, (means.table(), others.table()), segments, scale=scale)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ In this order::
 
     SOI
     APP0   JFIF 1.1, square pixels
-    APP9   how long the segments of the scan are
+    APP9   the scale, and how long the segments of the scan are
     COM    a comment, if there is one
     DQT    quantisation table 0, steps of one byte
     SOF0   baseline, 8 bits, rows and columns, one component
@@ -14,10 +14,12 @@ In this order::
     SOS    and the segments, with the restart markers 0 to 7 in turn between them
     EOI
 
-The application segment, APP9, lets any rows of blocks be cut out of the scan without a search for markers::
+The application segment, APP9, tells what level 255 stands for, and lets any rows of blocks be cut out of the scan
+without a search for markers::
 
     "norbert\0"    8 bytes
     width          1 byte, 2 or 4: bytes per length
+    scale          2 bytes, big-endian, signed: level 255 stands for 2 to this power
     lengths        width bytes each, big-endian: one per row of blocks, without the restart marker after it
 
 `read_header` reads this and what other encoders write. libjpeg decodes much that this library never writes
@@ -60,6 +62,7 @@ _START = b"\xff\xd8"
 _JFIF = bytes.fromhex("ffe0 0010 4a46494600 0101 00 0001 0001 00 00")
 _SIGNATURE = b"norbert\0"
 _TYPE_OF_WIDTH = {2: ">u2", 4: ">u4"}
+_SCALE = struct.Struct(">h")
 _QUANTISATION_HEAD = bytes.fromhex("ffdb 0043 00")
 _QUANTISATION_BYTES = len(_QUANTISATION_HEAD) + BLOCK * BLOCK
 _HUFFMAN_HEAD_BYTES = 5
@@ -69,6 +72,11 @@ _CODE_COUNTS = 16
 _RESTARTS = [bytes((0xFF, _FIRST_RESTART + number)) for number in range(8)]
 _MARKER_BYTES = 2
 _END = b"\xff\xd9"
+# offsets: of the application segment's length and width, and of the number of rows in a frame header
+_LENGTH_AT = len(_START) + len(_JFIF) + 2
+_WIDTH_AT = _LENGTH_AT + 2 + len(_SIGNATURE)
+_LENGTH_OF_NONE = 2 + len(_SIGNATURE) + 1 + _SCALE.size
+_ROWS_IN_FRAME = 5
 
 # markers of frames that aren't baseline, and of what only these have
 _OTHER_KINDS = {marker: "of a rare kind" for marker in range(0xC1, 0xD0) if marker != _HUFFMAN}
@@ -104,6 +112,7 @@ def write(
     huffman: tuple[bytes, bytes],
     segments: Sequence[bytes],
     comment: bytes = b"",
+    scale: int = 0,
 ) -> bytes:
     """Put a stored JPEG together.
 
@@ -119,6 +128,8 @@ def write(
         Entropy-coded, one for each row of blocks.
     comment : bytes, optional
         Up to `LONGEST_COMMENT` bytes; without any, there is no comment segment.
+    scale : int
+        See `norbert_store._spectra.levels`; 16 bits with a sign.
     """
     codes = zip((_OF_MEANS, _OF_OTHERS), huffman, strict=True)
     scan = [piece for number, segment in enumerate(segments) for piece in (segment, _RESTARTS[number % 8])]
@@ -127,6 +138,7 @@ def write(
     return b"".join(
         (
             _beginning(len(lengths), width),
+            _SCALE.pack(scale),
             np.array(lengths, _TYPE_OF_WIDTH[width]).tobytes(),
             _segment(_COMMENT, comment) if comment else b"",
             _QUANTISATION_HEAD,
@@ -145,9 +157,10 @@ def _segment(marker: int, content: bytes) -> bytes:
 
 
 def _beginning(row_blocks: int, width: int) -> bytes:
-    """All up to the lengths of segments."""
+    """All up to the scale."""
     content = _SIGNATURE + bytes((width,))
-    return _START + _JFIF + struct.pack(">BBH", 0xFF, _APPLICATION, 2 + len(content) + row_blocks * width) + content
+    length = 2 + len(content) + _SCALE.size + row_blocks * width
+    return _START + _JFIF + struct.pack(">BBH", 0xFF, _APPLICATION, length) + content
 
 
 def _frame_header(rows: int, columns: int) -> bytes:
@@ -180,6 +193,8 @@ class Header(NamedTuple):
         Blocks from one restart marker to the next; 0 where there are none.
     comments : tuple of bytes
         Contents of the comment segments.
+    scale : int
+        Level 255 stands for 2 to this power; 0 where there is no application segment of ours.
     """
 
     shape: tuple[int, int]
@@ -188,6 +203,7 @@ class Header(NamedTuple):
     segments: tuple[int, ...] | None
     interval: int
     comments: tuple[bytes, ...]
+    scale: int = 0
 
 
 def read_header(data: bytes) -> Header:
@@ -218,13 +234,15 @@ def read_header(data: bytes) -> Header:
     if scan_header[:1] != b"\x01" or scan_header[3:] != b"\x00\x3f\x00":
         raise JpegError("the JPEG's scan isn't that of one baseline component")
     _check_quantisation(contents[_QUANTISATION], quantiser)
+    scale, lengths = _read_application(contents[_APPLICATION])
     header = Header(
         shape,
         scan,
         _read_huffman(contents[_HUFFMAN], scan_header[2]),
-        _read_lengths(contents[_APPLICATION]),
+        lengths,
         _read_interval(contents[_RESTART_INTERVAL]),
         tuple(contents[_COMMENT]),
+        scale,
     )
     _check_length(data, header)
     return header
@@ -341,18 +359,19 @@ def _read_interval(contents: list[bytes]) -> int:
     return int.from_bytes(contents[-1], "big") if contents else 0
 
 
-def _read_lengths(contents: list[bytes]) -> tuple[int, ...] | None:
-    """Read our application segment, if there is one."""
+def _read_application(contents: list[bytes]) -> tuple[int, tuple[int, ...] | None]:
+    """Read scale and lengths from our application segment, if there is one."""
     tables = [content[len(_SIGNATURE) :] for content in contents if content.startswith(_SIGNATURE)]
     if not tables:
-        return None
+        return 0, None
     if len(tables) > 1:
         raise JpegError("the JPEG has two tables of segments")
-    width, lengths = tables[0][:1], tables[0][1:]
+    width, lengths = tables[0][:1], tables[0][1 + _SCALE.size :]
     kind = _TYPE_OF_WIDTH.get(int.from_bytes(width, "big"))
-    if kind is None or len(lengths) % np.dtype(kind).itemsize:
+    if kind is None or len(tables[0]) < 1 + _SCALE.size or len(lengths) % np.dtype(kind).itemsize:
         raise JpegError("the JPEG's table of segments is damaged")
-    return tuple(np.frombuffer(lengths, kind).tolist())
+    (scale,) = _SCALE.unpack_from(tables[0], 1)
+    return scale, tuple(np.frombuffer(lengths, kind).tolist())
 
 
 def _check_length(data: bytes, header: Header) -> None:
@@ -384,53 +403,62 @@ class Segments(NamedTuple):
 
     Attributes
     ----------
-    rows, scan : int
+    rows, scale : int
+        Of the image, see `Header`.
+    rows_at, scan : int
         Offsets of the number of rows in the frame header, and of the entropy-coded data.
     ends : array of int
         0, and then where in the scan each row of blocks ends, with the marker after it.
     """
 
     rows: int
+    scale: int
+    rows_at: int
     scan: int
     ends: array[int]
 
 
 class Layout:
-    """Where everything stands in the JPEGs of one size that `write` wrote, without comments.
+    """Where everything stands in the JPEGs of one width, and up to some height, that `write` wrote, without comments.
 
     Parameters
     ----------
-    rows, columns : int
+    rows : int
+        Of the highest image.
+    columns : int
         Of every image.
     """
 
     def __init__(self, rows: int, columns: int) -> None:
         self.shape = rows, columns
-        self.row_blocks = blocks_along(rows)
-        self._widths = {_beginning(self.row_blocks, width): width for width in _TYPE_OF_WIDTH}
-        self._beginning_bytes = len(_beginning(self.row_blocks, 2))
-        self._frame_header = _frame_header(rows, columns)
+        self._frame_header = _frame_header(0, columns)
         self._scan_header = _scan_header(columns)
-        self._markers = _markers(self.row_blocks - 1)
+        self._restarts = _markers(blocks_along(rows) - 1)[:-1]
 
     def find(self, data: bytes) -> Segments | None:
         """Find the segments of a JPEG, and check all that decoding depends on, by a few comparisons.
 
         None if anything isn't where `write` puts it: then it takes `read_header` to tell what it is.
         """
-        begin = self._beginning_bytes
-        width = self._widths.get(data[:begin])
-        if width is None:
+        width = data[_WIDTH_AT] if len(data) > _WIDTH_AT else 0
+        if width not in _TYPE_OF_WIDTH:
             return None
-        table = begin + width * self.row_blocks
+        row_blocks = (int.from_bytes(data[_LENGTH_AT : _LENGTH_AT + 2], "big") - _LENGTH_OF_NONE) // width
+        begin = _WIDTH_AT + 1
+        if row_blocks < 1 or data[:begin] != _beginning(row_blocks, width):
+            return None
+        lengths_at = begin + _SCALE.size
+        table = lengths_at + width * row_blocks
         steps = table + len(_QUANTISATION_HEAD)
         frame = table + _QUANTISATION_BYTES
         if data[table:steps] != _QUANTISATION_HEAD or 0 in data[steps:frame]:
             return None
+        rows_at = frame + _ROWS_IN_FRAME
+        rows = int.from_bytes(data[rows_at : rows_at + 2], "big")
         scan = self._find_scan(data, frame)
-        if scan is None:
+        if scan is None or not 0 < rows <= self.shape[0] or blocks_along(rows) != row_blocks:
             return None
-        lengths = np.frombuffer(data, _TYPE_OF_WIDTH[width], self.row_blocks, begin)
+        lengths = np.frombuffer(data, _TYPE_OF_WIDTH[width], row_blocks, lengths_at)
         ends = np.cumsum(lengths + np.int64(_MARKER_BYTES))
         if scan + int(ends[-1]) != len(data) or not lengths.all() or not data.endswith(_END):
             return None
@@ -438,14 +466,15 @@ class Layout:
         # within segments, ff is always followed by 00
         found = np.flatnonzero(content == 0xFF)
         found = found[content[found + 1] != 0]
-        if not np.array_equal(found, ends - _MARKER_BYTES) or content[ends - 1].tobytes() != self._markers:
+        markers = self._restarts[: row_blocks - 1] + _END[1:]
+        if not np.array_equal(found, ends - _MARKER_BYTES) or content[ends - 1].tobytes() != markers:
             return None
-        return Segments(frame + 5, scan, array("I", [0, *ends.tolist()]))
+        return Segments(rows, _SCALE.unpack_from(data, begin)[0], rows_at, scan, array("I", [0, *ends.tolist()]))
 
     def _find_scan(self, data: bytes, frame: int) -> int | None:
         """Walk over the frame header, two Huffman tables and the scan's header."""
-        at = frame + len(self._frame_header)
-        if data[frame:at] != self._frame_header:
+        at, rows_at = frame + len(self._frame_header), frame + _ROWS_IN_FRAME
+        if data[frame:rows_at] + b"\0\0" + data[rows_at + 2 : at] != self._frame_header:
             return None
         for number in (_OF_MEANS, _OF_OTHERS):
             counts = at + _HUFFMAN_HEAD_BYTES
@@ -473,6 +502,6 @@ class Layout:
             content = bytearray(content)
             for number, end in enumerate(ends[first + 1 : stop]):
                 content[end - begin - 1] = _FIRST_RESTART + number % 8
-        rows = min(stop * BLOCK, self.shape[0]) - first * BLOCK
-        size = segments.rows
-        return b"".join((data[:size], rows.to_bytes(2, "big"), data[size + 2 : segments.scan], content, _END))
+        rows = min(stop * BLOCK, segments.rows) - first * BLOCK
+        at = segments.rows_at
+        return b"".join((data[:at], rows.to_bytes(2, "big"), data[at + 2 : segments.scan], content, _END))

@@ -27,6 +27,21 @@ def check(data: bytes, shape: tuple[int, int]) -> Header:
     return header
 
 
+def check_within(data: bytes, shape: tuple[int, int]) -> Header:
+    """Read the header and check that there are at most these rows and columns.
+
+    Raises
+    ------
+    JpegError
+        As `norbert_store._jpeg.layout.read_header`, and if rows or columns are more.
+    """
+    header = read_header(data)
+    rows, columns = header.shape
+    if rows > shape[0] or columns > shape[1]:
+        raise JpegError(f"the JPEG is {rows} rows x {columns} columns; expected at most {shape[0]} x {shape[1]}")
+    return header
+
+
 def decode(data: bytes, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """Decode a JPEG.
 
@@ -53,8 +68,24 @@ def decode(data: bytes, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint
     ):
         raise ValueError("out must be a writable, C-contiguous, two-dimensional array of uint8")
     header = read_header(data) if out is None else check(data, (out.shape[0], out.shape[1]))
+    return _decode(data, header, np.empty(header.shape, np.uint8) if out is None else out)
+
+
+def decode_within(data: bytes, shape: tuple[int, int]) -> tuple[NDArray[np.uint8], int]:
+    """Decode a JPEG of at most some rows and columns; return its levels and its scale.
+
+    Raises
+    ------
+    JpegError
+        As `decode`, and if it has more rows or columns.
+    """
+    header = check_within(data, shape)
+    return _decode(data, header, np.empty(header.shape, np.uint8)), header.scale
+
+
+def _decode(data: bytes, header: Header, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
     check_markers(data, header)
-    return decode_checked(data, np.empty(header.shape, np.uint8) if out is None else out)
+    return decode_checked(data, out)
 
 
 def decode_checked(data: bytes, out: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from norbert_store._format.layout import ChunkAt
 from norbert_store._jpeg.layout import Segments
-from norbert_store._jpeg.rows import RowDecoder
+from norbert_store._jpeg.rows import RowDecoder, Rows
 from norbert_store._lazy import lazy
 from norbert_store._read.chunks import BATCH_BYTES, Chunks, EncodedChunk, Extent
 from norbert_store._read.snapshot import Snapshot
+from norbert_store._read.tables import LEVELS, Magnitudes, Tables
 from norbert_store._read.threads import for_each
-from norbert_store._spectra.levels import LookUp, table
 from norbert_store._storage.cache import Recent
 from norbert_store._storage.storage import Location, Storage
 from norbert_store.errors import DamagedError, JpegError
@@ -33,8 +33,7 @@ _CHECKED_OVERHEAD_BYTES = 600  # of the objects around it
 # Threads share a long read in pieces of this number of chunks.
 _CHUNKS_AT_A_TIME = 4
 
-_LEVELS = LookUp(np.arange(256, dtype=np.uint8))
-_NO_LEVELS = np.empty((0, 0), np.uint8)
+_NO_ROWS = Rows(np.empty((0, 0), np.uint8), 0)
 
 
 class Wanted(NamedTuple):
@@ -95,7 +94,6 @@ class Frames:
     def __init__(self, chunks: Chunks) -> None:
         self.chunks = chunks
         self.snapshot = chunks.snapshot
-        self.table = table(self.snapshot.layout.curve)
         self._layout = self.snapshot.layout
         self._decoder = RowDecoder(self._layout.chunk_frames, self._layout.bins)
         self._checked: Recent[Extent, Segments] = Recent(_CHECKED_BYTES_KEPT)
@@ -111,7 +109,7 @@ class Frames:
         Returns
         -------
         ndarray of float32
-            (targets, channels, frames, bins); NaN between tracks, and where a track doesn't have a target.
+            (targets, channels, frames, bins); NaN behind a track's last frame, and where it doesn't have a target.
 
         Raises
         ------
@@ -133,7 +131,7 @@ class Frames:
         """
         out = np.empty(self._shape(wanted), np.uint8)
         with self.snapshot.naming():
-            self._read(wanted, out, _LEVELS, 0)
+            self._read(wanted, out, LEVELS, 0)
         return out
 
     def _shape(self, wanted: Wanted) -> tuple[int, int, int, int]:
@@ -141,17 +139,17 @@ class Frames:
         return len(wanted.targets), len(wanted.channels), len(wanted.frames), bins
 
     @lazy
-    def _magnitudes(self) -> LookUp:
-        return LookUp(self.table)
+    def _magnitudes(self) -> Tables:
+        return Tables(Magnitudes(self._layout.curve))
 
-    def _read(self, wanted: Wanted, out: NDArray[Any], look_up: LookUp, missing: float) -> None:
+    def _read(self, wanted: Wanted, out: NDArray[Any], tables: Tables, missing: float) -> None:
         """Read frames in any order, in pieces that threads can share."""
         if out.size == 0:
             return
         if (np.diff(wanted.frames) <= 0).any():
             rising, places = np.unique(wanted.frames, return_inverse=True)
             some = np.empty((*out.shape[:2], len(rising), out.shape[3]), out.dtype)
-            self._read(wanted._replace(frames=rising), some, look_up, missing)
+            self._read(wanted._replace(frames=rising), some, tables, missing)
             np.take(some, places, axis=2, out=out, mode="clip")
             return
         requests = [
@@ -159,7 +157,7 @@ class Frames:
             for start, where, picks in self._pieces(wanted.frames)
             for i, target in enumerate(wanted.targets)
         ]
-        self._read_requests(requests, look_up, missing)
+        self._read_requests(requests, tables, missing)
 
     def _pieces(self, frames: NDArray[np.int64]) -> Iterator[tuple[int, slice, NDArray[np.int64] | None]]:
         """Cut rising frames into neighbours of a few chunks, and others, chunk by chunk, so that each is decoded once.
@@ -177,16 +175,16 @@ class Frames:
                 some = frames[where]
                 yield int(some[0]), where, None if _are_neighbours(some) else some - some[0]
 
-    def read_into(self, requests: Sequence[Request], look_up: LookUp, missing: float = np.nan) -> None:
+    def read_into(self, requests: Sequence[Request], tables: Tables, missing: float = np.nan) -> None:
         """Read frames into the caller's arrays, on all threads.
 
         Parameters
         ----------
         requests : sequence of Request
-        look_up : LookUp
+        tables : Tables
             What levels stand for.
         missing : float
-            What stands where there is no chunk.
+            What stands where there is no frame.
 
         Raises
         ------
@@ -194,23 +192,23 @@ class Frames:
             If a chunk that must be there isn't, is cut short, or fails its checksum.
         """
         with self.snapshot.naming():
-            self._read_requests(requests, look_up, missing)
+            self._read_requests(requests, tables, missing)
 
-    def _read_requests(self, requests: Sequence[Request], look_up: LookUp, missing: float) -> None:
+    def _read_requests(self, requests: Sequence[Request], tables: Tables, missing: float) -> None:
         if self.snapshot.storage.local is not None:
-            for_each(lambda request: self._read_from_files(request, look_up, missing), requests)
+            for_each(lambda request: self._read_from_files(request, tables, missing), requests)
             return
         # elsewhere it is waiting that takes long, so all is asked for at once
         for some in self._by_bytes(requests):
             found = dict(self.chunks.read(at for request in some for at in self._chunks_of(request)))
             chunks = [[found[at] for at in self._chunks_of(request)] for request in some]
-            for_each(lambda i: self._decode(some[i], chunks[i], look_up, missing), range(len(some)))  # noqa: B023
+            for_each(lambda i: self._decode(some[i], chunks[i], tables, missing), range(len(some)))  # noqa: B023
 
-    def _read_from_files(self, request: Request, look_up: LookUp, missing: float) -> None:
+    def _read_from_files(self, request: Request, tables: Tables, missing: float) -> None:
         numbers = self._layout.chunk_span(request.start, request.out.shape[1])
         first = ChunkAt(request.target, request.channels[0], numbers.start, request.row)
         chunks = self.chunks.read_files(first, request.channels, numbers.stop)
-        self._decode(request, chunks, look_up, missing)
+        self._decode(request, chunks, tables, missing)
 
     def _chunks_of(self, request: Request) -> list[ChunkAt]:
         """Chunks that a request touches, time-outer, channel-inner."""
@@ -233,12 +231,12 @@ class Frames:
         if some:
             yield some
 
-    def _decode(self, request: Request, chunks: Sequence[EncodedChunk | None], look_up: LookUp, missing: float) -> None:
+    def _decode(self, request: Request, chunks: Sequence[EncodedChunk | None], tables: Tables, missing: float) -> None:
         size, start = self._layout.chunk_frames, request.start
         first_frame = self._layout.frame_of(self._layout.chunk_of(start))
         stop = start + request.out.shape[1]
         decoded: EncodedChunk | None = None
-        levels = _NO_LEVELS
+        rows = _NO_ROWS
         for i, chunk in enumerate(chunks):
             number, channel = divmod(i, len(request.channels))
             first = first_frame + number * size
@@ -247,20 +245,37 @@ class Frames:
             if chunk is None:
                 out[...] = missing
                 continue
-            # channels that are equal share their bytes
-            if channel == 0 or decoded is None or chunk.extent != decoded.extent:
-                if request.picks is not None:
-                    end = start + int(request.picks[-1]) + 1
-                try:
-                    levels = self._rows(chunk, begin - first, end - first)[:, request.bins]
-                except JpegError as error:
-                    key, offset = chunk.extent[:2]
-                    at = ChunkAt(request.target, request.channels[channel], self._layout.chunk_of(first), request.row)
-                    raise DamagedError(str(error), key=key, offset=offset, at=at) from error
-                decoded = chunk
-            look_up(levels if request.picks is None else levels[request.picks], out)
+            if request.picks is not None:
+                end = start + int(request.picks[-1]) + 1
+            try:
+                # channels that are equal share their bytes
+                if channel == 0 or decoded is None or chunk.extent != decoded.extent:
+                    rows, decoded = self._rows(chunk, begin - first, end - first), chunk
+                if len(rows.levels) < end - begin:
+                    out = self._fill(request, rows, out, missing)
+                levels = rows.levels[:, request.bins]
+                look_up = tables.of(rows.scale)
+            except (DamagedError, JpegError) as error:
+                key, offset = chunk.extent[:2]
+                at = ChunkAt(request.target, request.channels[channel], self._layout.chunk_of(first), request.row)
+                raise DamagedError(str(error), key=key, offset=offset, at=at) from error
+            look_up(levels if request.picks is None else levels[request.picks[: len(out)]], out)
 
-    def _rows(self, chunk: EncodedChunk, first: int, stop: int) -> NDArray[np.uint8]:
+    def _fill(self, request: Request, rows: Rows, out: NDArray[Any], missing: float) -> NDArray[Any]:
+        """Fill what lies behind the last frame of a chunk; return what lies before.
+
+        Raises
+        ------
+        JpegError
+            If the frames are those of a track, which must be there.
+        """
+        if request.row is not None:
+            raise JpegError(f"the JPEG ends {len(out) - len(rows.levels)} frames before its track does")
+        there = len(rows.levels) if request.picks is None else int(np.searchsorted(request.picks, len(rows.levels)))
+        out[there:] = missing
+        return out[:there]
+
+    def _rows(self, chunk: EncodedChunk, first: int, stop: int) -> Rows:
         """Decode rows of a chunk, whose header and markers are checked when it is read for the first time."""
         segments = self._checked.get(chunk.extent)
         if segments is None:

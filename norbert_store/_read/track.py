@@ -70,7 +70,7 @@ class StoredTrack:
 
     @property
     def curve(self) -> Curve:
-        """Between magnitudes and levels."""
+        """Between levels and magnitudes, relative to `scales`."""
         return self._frames.snapshot.layout.curve
 
     @property
@@ -144,6 +144,12 @@ class StoredTrack:
         """For each target, whether the track has it."""
         return {target: bool(there) for target, there in zip(self.targets, self._cell("present"), strict=True)}
 
+    @lazy
+    def scales(self) -> dict[str, int]:
+        """For each target that the track has, the power of two that level 255 stands for."""
+        scales = zip(self.targets, self._cell("scale").tolist(), strict=True)
+        return {target: scale for target, scale in scales if self.present[target]}
+
     def require_target(self, target: str | int) -> str:
         """Return the label of a target, by label or position, if the track has it.
 
@@ -166,7 +172,10 @@ class StoredTrack:
 
     @property
     def levels(self) -> xarray.DataArray:
-        """Levels (target, channel, time, frequency), lazy, uint8; 0 where a target is absent."""
+        """Levels (target, channel, time, frequency), lazy, uint8; 0 where a target is absent.
+
+        The coordinate "scale" (target) tells what they stand for: ``2.0 ** scale`` times `Store.look_up_table`.
+        """
         return self._lazy_dataset("levels")["levels"]
 
     def to_xarray(self, values: Values = "magnitude") -> xarray.Dataset:
@@ -181,6 +190,8 @@ class StoredTrack:
             "time": self.transform.frame_seconds(self.frames),
             "frequency": self.transform.frequencies,
         }
+        if values == "levels":
+            coordinates["scale"] = ("target", self._cell("scale"))
         array = LazyFrames(self._frames, values, self.start, self.frames, self._row)
         return lazy_dataset(array, TRACK_DIMENSIONS, coordinates, values)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from norbert_store._format.table import SCALE
 from norbert_store._read.frames import Frames, Request
-from norbert_store._spectra.levels import LookUp
+from norbert_store._read.selection import Selection
+from norbert_store._read.tables import Magnitudes, Tables, ValuesOfScale, levels_themselves
+from norbert_store.errors import DamagedError
 
 Values = Literal["magnitude", "levels", "decibel"]
 
@@ -21,69 +24,85 @@ class ReadValues:
 
     Parameters
     ----------
-    function : callable
-        Of an array of magnitudes, float32, to an array of the same shape.
-    frames : Frames
-        Of the store.
-    levels : bool
-        Whether levels are wanted as they are, uint8; there is no function then.
+    of_scale : callable
+        Of a scale, to what its 256 levels are read as.
+    dtype : dtype
     """
 
-    def __init__(self, function: Function, frames: Frames, levels: bool = False) -> None:
-        values = np.arange(256, dtype=np.uint8) if levels else _evaluate(function, frames.table)
-        self.look_up = LookUp(values)
-        self.dtype = values.dtype
-
-    @property
-    def table(self) -> NDArray[Any]:
-        """What each level stands for."""
-        return self.look_up.values
+    def __init__(self, of_scale: ValuesOfScale, dtype: type[np.float32] | type[np.uint8] = np.float32) -> None:
+        self.table = of_scale
+        self.dtype = np.dtype(dtype)
+        self._tables = Tables(of_scale)
 
     def read(self, frames: Frames, requests: Sequence[Request]) -> None:
         """Read frames into the caller's arrays."""
-        frames.read_into(requests, self.look_up)
+        frames.read_into(requests, self._tables)
 
 
-def values_of(values: Values | Function, frames: Frames) -> ReadValues:
+def values_of(values: Values | Function, selection: Selection) -> ReadValues:
     """Return what reads values.
 
     Parameters
     ----------
     values : str or callable
-        "magnitude"; "levels" (uint8); "decibel": 20 log10 of the magnitude, of the smallest that isn't 0 where it is
-        0; or a function of one value, which gets an array of magnitudes and returns as many numbers.
-    frames : Frames
-        Of the store.
+        "magnitude"; "levels" (uint8); "decibel": 20 log10 of the magnitude, and where it is 0 of the smallest that
+        isn't in stems of this scale; or a function of one value, which gets an array of magnitudes and returns as many
+        numbers.
+    selection : Selection
+        What will be read; a function is evaluated for each scale that occurs there.
 
     Raises
     ------
     ValueError
         If it is none of them, or the function doesn't return a number for each value.
     """
+    magnitudes = Magnitudes(selection.document.layout.curve)
     if callable(values):
-        return ReadValues(values, frames)
+        return ReadValues(_Evaluated(values, magnitudes, scales_of(selection)))
     if values == "magnitude":
-        return ReadValues(_magnitude, frames)
+        return ReadValues(magnitudes)
     if values == "levels":
-        return ReadValues(_magnitude, frames, levels=True)
+        return ReadValues(levels_themselves, np.uint8)
     if values == "decibel":
-        return ReadValues(Decibel(float(frames.table[frames.table > 0].min())), frames)
+        return ReadValues(Decibel(magnitudes))
     raise ValueError(f"expected values to be 'magnitude', 'levels', 'decibel' or a function, found {values!r}")
 
 
+def scales_of(selection: Selection) -> list[int]:
+    """Return the scales that stems of some tracks have, each once, in order."""
+    scales, present = selection.column("scale"), selection.column("present")
+    found: list[int] = np.unique(scales[present]).tolist()
+    return found
+
+
 class Decibel:
-    """20 log10 of magnitudes, not below the smallest that isn't 0."""
+    """20 log10 of the magnitudes of a scale; of the smallest that isn't 0 in place of 0."""
 
-    def __init__(self, lowest: float) -> None:
-        self._lowest = lowest
+    def __init__(self, magnitudes: Magnitudes) -> None:
+        self._magnitudes = magnitudes
 
-    def __call__(self, magnitude: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Convert an array."""
-        return 20 * np.log10(np.maximum(magnitude, self._lowest))
+    def __call__(self, scale: int) -> NDArray[np.float32]:
+        """Return those of the 256 levels."""
+        magnitudes = self._magnitudes(scale)
+        there = magnitudes[magnitudes > 0]
+        lowest = there.min() if len(there) else np.finfo(np.float32).tiny
+        decibel: NDArray[np.float32] = 20 * np.log10(np.maximum(magnitudes, lowest))
+        return decibel
 
 
-def _magnitude(magnitude: NDArray[np.float32]) -> NDArray[np.float32]:
-    return magnitude
+class _Evaluated:
+    """A function of magnitudes, evaluated at once, so that it needn't be pickled."""
+
+    def __init__(self, function: Function, magnitudes: Magnitudes, scales: Iterable[int]) -> None:
+        # a function that fits nothing is told of at once, and not where the first stem is read
+        self._values = {scale: _evaluate(function, magnitudes(scale)) for scale in [*scales] or [0]}
+
+    def __call__(self, scale: int) -> NDArray[np.float32]:
+        """Return what the 256 levels are read as."""
+        try:
+            return self._values[scale]
+        except KeyError:
+            raise DamagedError(f"its scale is {scale}, which no stem has by /{SCALE}") from None
 
 
 def _evaluate(function: Function, table: NDArray[np.float32]) -> NDArray[np.float32]:

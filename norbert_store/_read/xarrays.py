@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -22,7 +23,15 @@ _TABLE_DIMENSIONS = ("track", "_target")  # a label may be called "target"
 TRACK_DIMENSIONS = ("target", "channel", "time", "frequency")
 
 
-class LazyFrames(BackendArray):
+class _LazyArray(BackendArray):
+    """An array that is read when it is indexed, by xarray's `load_async` without holding up an event loop."""
+
+    async def async_getitem(self, key: indexing.ExplicitIndexer) -> Any:
+        """Read in another thread."""
+        return await asyncio.to_thread(lambda: self[key])  # type: ignore[index]  # which its subclasses have
+
+
+class LazyFrames(_LazyArray):
     """Frames of the packed axis, as an array (targets, channels, frames, bins) that is read when it is indexed.
 
     Parameters
@@ -70,7 +79,35 @@ class LazyFrames(BackendArray):
         }
 
 
-class LazyColumn(BackendArray):
+class LazyScales(_LazyArray):
+    """The scale of each frame of the packed axis, (targets, frames), int16, read when it is indexed; 0 between tracks.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.shape = (len(snapshot.document.targets), snapshot.document.frames)
+        self.dtype = np.dtype(np.int16)
+        self._snapshot = snapshot
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        targets, frames = (_positions(k, size) for k, size in zip(key, self.shape, strict=True))
+        columns = self._snapshot.columns(("start", "frames", "scale"))
+        starts, lengths = columns["start"], columns["frames"]
+        if not len(starts):
+            return np.zeros((len(targets), len(frames)), self.dtype)
+        rows = np.searchsorted(starts, frames, side="right") - 1
+        there = (rows >= 0) & (frames < starts[rows] + lengths[rows])
+        scales = np.where(there, columns["scale"][rows][:, targets].T, 0).astype(self.dtype)
+        return scales[tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key)]
+
+
+class LazyColumn(_LazyArray):
     """A column of the track table (tracks, ...), read when it is indexed.
 
     Parameters
@@ -149,6 +186,9 @@ def packed_dataset(frames: Frames, values: Values) -> xarray.Dataset:
         "channel": list(document.channels),
         "frequency": frames.snapshot.transform.frequencies,
     }
+    if values == "levels":
+        scales = indexing.LazilyIndexedArray(LazyScales(frames.snapshot))
+        coordinates["scale"] = xarray.Variable((DIMENSIONS[0], DIMENSIONS[2]), scales)
     return lazy_dataset(LazyFrames(frames, values, 0, document.frames), DIMENSIONS, coordinates, values)
 
 

@@ -1,16 +1,19 @@
-"""Curves and tables: magnitude <-> level.
+"""Curves, scales and tables: magnitude <-> level.
 
 Conventions
 -----------
 magnitude
-    Non-negative float, at most ``reference`` (see `norbert_store.format` for its scale).
+    Float, finite and not negative (see ``docs/format.md`` for its unit).
+scale
+    A whole number e: ``2 ** e`` is the largest magnitude that can be stored of a stem, or of a chunk. Where one number
+    serves a whole array or picture, it is any, and called *reference*.
 compressed
-    Float from 0 to 1: a magnitude after the curve.
+    Float from 0 to 1: a magnitude, divided by ``2 ** e``, after the curve.
 level
-    ``uint8``, ``round(255 * compressed)``. Level 0 is exactly magnitude 0, level 255 is ``reference``.
+    ``uint8``, ``round(255 * compressed)``. Level 0 is exactly magnitude 0, level 255 is ``2 ** e``.
 
-A curve is a small frozen value with a `config` that holds all that decoding needs, so the inverse of a whole store
-is one look-up in a 256-entry `table`. Every quantiser of this library, in the chain, the codecs and the writer,
+A curve is a small frozen value with a `config` that holds all that decoding needs beside the scale, so the inverse of a
+stem is one look-up in a 256-entry `table`. Every quantiser of this library, in the chain, the codecs and the writer,
 calls this module.
 """
 
@@ -23,7 +26,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from norbert_store.errors import MagnitudeError
 
@@ -34,50 +37,40 @@ HIGHEST = LEVELS - 1
 TOLERANCE = 1e-6
 # float32 itself ends about 760 dB below 1
 _WIDEST_RANGE = 700
+# 48 dB below full scale
+_LOWEST_HEARD = -8
+# below this, float32 has the power of two as a normal number
+_PLAIN_SCALES = 126
 
 Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
 class Curve(ABC):
-    """How magnitudes are compressed before they are rounded to 256 levels.
-
-    Parameters
-    ----------
-    reference : float
-        The largest magnitude that can be stored; it becomes level 255.
-    """
+    """How magnitudes, relative to the largest that can be stored, are compressed before they are rounded to levels."""
 
     name: ClassVar[str]
-    reference: float = 1.0
-
-    def __post_init__(self) -> None:
-        # what lies below float32's smallest normal number has fewer digits, and at last none
-        limits = np.finfo(np.float32)
-        _check_parameter("reference", self.reference, float(limits.tiny), float(limits.max))
 
     @property
     def config(self) -> dict[str, Any]:
-        """All that decoding needs, as plain JSON values."""
+        """Its name and parameter, as plain JSON values."""
         return {"curve": self.name, **{key: float(value) for key, value in asdict(self).items()}}
 
     @abstractmethod
     def compress(self, magnitude: Floats) -> Floats:
-        """Magnitude to compressed, 0 to 1; float32 stays float32."""
+        """Relative magnitude, 0 to 1, to compressed, 0 to 1; float32 stays float32."""
 
     @abstractmethod
     def expand(self, compressed: Floats) -> Floats:
-        """Compressed, 0 to 1, to magnitude."""
+        """Compressed, 0 to 1, to relative magnitude, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class PowerCurve(Curve):
-    """``compressed = (magnitude / reference) ** exponent``: roughly how loudness grows with pressure.
+    """``compressed = relative ** exponent``: roughly how loudness grows with pressure.
 
     Parameters
     ----------
-    reference : float
-        The largest magnitude that can be stored.
     exponent : float
         Above 0, at most 1. The smaller it is, the finer quiet magnitudes are kept, at more bytes.
     """
@@ -86,46 +79,42 @@ class PowerCurve(Curve):
     exponent: float = 0.3
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         _check_parameter("exponent", self.exponent, 0, 1)
 
     def compress(self, magnitude: Floats) -> Floats:
-        """Magnitude to compressed, 0 to 1."""
-        return (magnitude / self.reference) ** self.exponent
+        """Relative magnitude to compressed, 0 to 1."""
+        return magnitude**self.exponent
 
     def expand(self, compressed: Floats) -> Floats:
-        """Compressed, 0 to 1, to magnitude."""
-        return compressed ** (1 / self.exponent) * self.reference
+        """Compressed, 0 to 1, to relative magnitude."""
+        return compressed ** (1 / self.exponent)
 
 
 @dataclass(frozen=True)
 class LogCurve(Curve):
-    """``compressed = 1 + 20 log10(magnitude / reference) / range_decibel``, and 0 at or below the range's floor.
+    """``compressed = 1 + 20 log10(relative) / range_decibel``, and 0 at or below the range's floor.
 
     Parameters
     ----------
-    reference : float
-        The largest magnitude that can be stored.
     range_decibel : float
-        How far below the reference the floor lies, in dB, at most 700. What lies below the floor becomes exactly 0.
+        How far below the largest magnitude the floor lies, in dB, at most 700. What lies below it becomes exactly 0.
     """
 
     name: ClassVar[str] = "log"
     range_decibel: float = 80.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         _check_parameter("range_decibel", self.range_decibel, 0, _WIDEST_RANGE)
 
     def compress(self, magnitude: Floats) -> Floats:
-        """Magnitude to compressed, 0 to 1."""
+        """Relative magnitude to compressed, 0 to 1."""
         floor = 10 ** (-self.range_decibel / 20)
-        above_floor = np.maximum(magnitude / self.reference, floor)
+        above_floor = np.maximum(magnitude, floor)
         return np.maximum(1 + np.log10(above_floor) * (20 / self.range_decibel), 0)
 
     def expand(self, compressed: Floats) -> Floats:
-        """Compressed, 0 to 1, to magnitude; 0 stays exactly 0."""
-        magnitude = 10 ** ((compressed - 1) * (self.range_decibel / 20)) * self.reference
+        """Compressed, 0 to 1, to relative magnitude; 0 stays exactly 0."""
+        magnitude = 10 ** ((compressed - 1) * (self.range_decibel / 20))
         return np.where(compressed > 0, magnitude, np.zeros_like(magnitude))
 
 
@@ -148,7 +137,7 @@ def curve_from_config(config: Mapping[str, Any]) -> Curve:
     Examples
     --------
     >>> curve_from_config({"curve": "power", "exponent": 0.5})
-    PowerCurve(reference=1.0, exponent=0.5)
+    PowerCurve(exponent=0.5)
     """
     parameters = dict(config)
     name = parameters.pop("curve", PowerCurve.name)
@@ -171,25 +160,75 @@ def from_levels(levels: NDArray[np.uint8]) -> NDArray[np.float64]:
     return levels.astype(np.float64) / HIGHEST
 
 
-def table(curve: Curve) -> NDArray[np.float32]:
-    """Return the 256 magnitudes that the levels stand for, in order.
+# ---- scales
+
+
+def scale_of(largest: float) -> int:
+    """Return the smallest whole number e with ``2 ** e`` above a magnitude; 0 for silence.
+
+    Examples
+    --------
+    >>> scale_of(0.3), scale_of(0.5), scale_of(1e-30), scale_of(0)
+    (-1, 0, -99, 0)
+    """
+    return math.frexp(largest)[1] if largest > 0 else 0
+
+
+def scale_within(bound: float) -> int:
+    """Return the smallest whole number e so that ``2 ** e`` is at least a bound of magnitudes; 0 for silence.
+
+    Examples
+    --------
+    >>> scale_within(1.0), scale_within(1.01)
+    (0, 1)
+    """
+    mantissa, exponent = math.frexp(bound)
+    return (exponent - 1 if mantissa == 0.5 else exponent) if bound > 0 else 0
+
+
+def heard_scale(scale: int) -> int:
+    """Return the scale at which a stem is taken to be heard: its own, as long as that may be sound at full scale.
+
+    What is louder than full scale, or quieter than anybody listens to, gets its volume turned.
+    """
+    return min(max(scale, _LOWEST_HEARD), 0)
+
+
+def relative(magnitude: Floats, scale: int) -> Floats:
+    """Divide magnitudes by ``2 ** scale``, without rounding, in their own dtype."""
+    if scale == 0:
+        return magnitude
+    if abs(scale) < _PLAIN_SCALES:
+        return magnitude * magnitude.dtype.type(2.0**-scale)
+    shifted: Floats = np.ldexp(magnitude, -scale)
+    return shifted
+
+
+def table(curve: Curve, scale: int = 0, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    """Return the 256 magnitudes that the levels stand for, in order; at most the largest finite one of the dtype.
 
     Examples
     --------
     >>> table(PowerCurve(exponent=0.5))[[0, 51, 255]]
     array([0.  , 0.04, 1.  ], dtype=float32)
+    >>> table(PowerCurve(exponent=0.5), scale=-1)[[0, 51, 255]]
+    array([0.  , 0.02, 0.5 ], dtype=float32)
     """
-    return curve.expand(from_levels(np.arange(LEVELS, dtype=np.uint8))).astype(np.float32)
+    with np.errstate(over="ignore", under="ignore"):
+        magnitudes = np.ldexp(curve.expand(from_levels(np.arange(LEVELS, dtype=np.uint8))), scale)
+        return np.minimum(magnitudes, float(np.finfo(dtype).max)).astype(dtype)
 
 
-def quantize(magnitude: ArrayLike, curve: Curve) -> NDArray[np.uint8]:
+def quantize(magnitude: ArrayLike, curve: Curve, reference: float = 1.0) -> NDArray[np.uint8]:
     """Magnitudes to levels.
 
     Parameters
     ----------
     magnitude : array_like of float
-        Any shape; finite, from 0 to ``curve.reference``.
+        Any shape; finite, from 0 to ``reference``.
     curve : Curve
+    reference : float
+        What level 255 stands for.
 
     Returns
     -------
@@ -207,8 +246,21 @@ def quantize(magnitude: ArrayLike, curve: Curve) -> NDArray[np.uint8]:
     array([  0, 128, 255], dtype=uint8)
     """
     values = as_floats(magnitude)
-    check_magnitude(values, curve.reference)
-    return to_levels(curve.compress(values))
+    check_magnitude(values, reference)
+    return to_levels(curve.compress(values / reference))
+
+
+def check_reference(reference: float) -> float:
+    """Return a reference as a float.
+
+    Raises
+    ------
+    ValueError
+        If it is no number that float32 holds with all its digits.
+    """
+    limits = np.finfo(np.float32)
+    _check_parameter("reference", reference, float(limits.tiny), float(limits.max))
+    return float(reference)
 
 
 def dequantize(levels: NDArray[np.uint8], magnitudes: NDArray[Any]) -> NDArray[Any]:

@@ -1,12 +1,12 @@
 """A bundle: whole tracks on their way into shards that are theirs alone.
 
-Magnitudes become chunks, chunks wait for their shard to fill up, and full shards are written. At most one shard per
-target is in memory, encoded. A track that fails is undone.
+Stems are looked through for their scales; then magnitudes become chunks, chunks wait for their shard to fill up, and
+full shards are written. At most one shard per target is in memory, encoded. A track that fails is undone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,9 +20,10 @@ from norbert_store._format.layout import shard_key
 from norbert_store._format.shard import ChunkPlace, pack, with_checksum
 from norbert_store._format.table import TRACK_GROUP
 from norbert_store._spectra.bins import StoredTransform
-from norbert_store._spectra.levels import TOLERANCE, as_floats, check_magnitude, round_up
+from norbert_store._spectra.levels import TOLERANCE, as_floats, check_magnitude, round_up, scale_of, scale_within
 from norbert_store._spectra.stft import StftStream
 from norbert_store._storage.storage import Storage
+from norbert_store._write.peak import Peak, SamplePeak, SpectrumPeak
 from norbert_store.errors import AudioError, MagnitudeError, NorbertStoreError
 
 
@@ -38,12 +39,15 @@ class Place:
         Length of the audio.
     present : tuple of bool
         For each target of the store.
+    scale : tuple of int
+        For each target of the store; 0 where it is absent.
     """
 
     start: int
     frames: int
     samples: int
     present: tuple[bool, ...]
+    scale: tuple[int, ...]
 
     @property
     def row(self) -> dict[str, Any]:
@@ -98,7 +102,13 @@ class Bundle:
         self._extents: dict[str, NDArray[np.uint32]] = {}  # of shards that are written
         self._written_by_track: list[str] = []
 
-    def add(self, name: str, blocks: Iterable[tuple[str, NDArray[Any]]]) -> Place:
+    def add(
+        self,
+        name: str,
+        blocks: Iterable[tuple[str, NDArray[Any]]],
+        before: Iterable[tuple[str, NDArray[Any]]] = (),
+        scales: Mapping[str, int] | None = None,
+    ) -> Place:
         """Take a track of audio.
 
         Parameters
@@ -107,6 +117,10 @@ class Bundle:
             For errors.
         blocks : iterable of (str, ndarray)
             A target of the store, and its next samples (samples, channels); targets may take turns as they like.
+        before : iterable of (str, ndarray)
+            The same, of those stems that can be looked through before.
+        scales : mapping of str to int, optional
+            Scales that are known, by target; 0 for those that aren't, and can't be looked through either.
 
         Raises
         ------
@@ -114,23 +128,26 @@ class Bundle:
             If the audio doesn't fit the store. What the iterable raises comes with the track's name, if it is an error
             of this library.
         """
-        with self.track(name) as track:
+        with self.track(name, scales) as track:
+            track.look_through(before)
             for target, block in blocks:
                 track.push(target, block)
             return track.place(samples=track.finish())
 
     @contextmanager
-    def track(self, name: str) -> Iterator[TrackEncoder]:
+    def track(self, name: str, scales: Mapping[str, int] | None = None) -> Iterator[TrackEncoder]:
         """Take one track; whatever is raised within undoes it.
 
         Parameters
         ----------
         name : str
             For errors.
+        scales : mapping of str to int, optional
+            As for `add`.
         """
         before = {target: shard.copy() for target, shard in self._open.items()}
         self._written_by_track = []
-        encoder = TrackEncoder(self)
+        encoder = TrackEncoder(self, scales or {})
         try:
             yield encoder
         except BaseException as error:
@@ -199,8 +216,10 @@ class Bundle:
 class TrackEncoder:
     """Encodes one track, all of whose stems may come in any order; made by `Bundle.track`."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, scales: Mapping[str, int]) -> None:
         self._bundle = bundle
+        self._scales = dict(scales)
+        self._looked_through: set[str] = set()
         self._document = bundle.document
         self._streams: dict[str, StftStream] = {}
         self._encoders: dict[str, ChunkEncoder] = {}
@@ -216,9 +235,51 @@ class TrackEncoder:
     def place(self, samples: int) -> Place:
         """Tell where the track lies, once it is finished."""
         start = self._bundle.next_chunk * self._document.layout.chunk_frames
-        return Place(start, self.frames, samples, tuple(target in self._frames for target in self._document.targets))
+        there = [target in self._frames for target in self._document.targets]
+        scales = [self._scale(target) if target in self._frames else 0 for target in self._document.targets]
+        return Place(start, self.frames, samples, tuple(there), tuple(scales))
+
+    def _scale(self, target: str) -> int:
+        return self._scales.get(target, 0)
 
     # ---- from audio
+
+    def look_through(self, blocks: Iterable[tuple[str, NDArray[Any]]]) -> None:
+        """Find the scales of stems, before they are encoded.
+
+        Raises
+        ------
+        AudioError
+            As `push`.
+        """
+        peaks: dict[str, Peak] = {}
+        for target, block in blocks:
+            self._check_channels(target, block)
+            if target not in peaks:
+                peaks[target] = self._peak()
+            peaks[target].push(block)
+        self._scales |= {target: peak.scale() for target, peak in peaks.items()}
+        self._looked_through |= peaks.keys()
+
+    def _peak(self) -> Peak:
+        transform = self._bundle.transform
+        if self._document.encoder.get("effort"):
+            return SpectrumPeak(transform, self._stream())
+        # without a search for fewer bytes, encoding takes hardly longer than the transform does
+        return SamplePeak(transform.stft.weights)
+
+    def _stream(self) -> StftStream:
+        channels, frames = len(self._document.channels), self._document.layout.chunk_frames
+        return StftStream(self._bundle.transform.stft, channels, np.float32, frames)
+
+    def _check_channels(self, target: str, block: NDArray[Any]) -> None:
+        channels = len(self._document.channels)
+        if block.shape[1] != channels:
+            labels = ", ".join(self._document.channels)
+            raise AudioError(
+                f"target {target!r} has {block.shape[1]} channels; the store has {channels} ({labels}): "
+                "mix or copy the channels before"
+            )
 
     def push(self, target: str, block: NDArray[Any]) -> None:
         """Take the next samples (samples, channels) of a stem.
@@ -228,16 +289,9 @@ class TrackEncoder:
         AudioError
             If the number of channels isn't the store's.
         """
-        channels = len(self._document.channels)
-        if block.shape[1] != channels:
-            labels = ", ".join(self._document.channels)
-            raise AudioError(
-                f"target {target!r} has {block.shape[1]} channels; the store has {channels} ({labels}): "
-                "mix or copy the channels before"
-            )
+        self._check_channels(target, block)
         if target not in self._streams:
-            stft, frames = self._bundle.transform.stft, self._document.layout.chunk_frames
-            self._streams[target] = StftStream(stft, channels, np.float32, frames)
+            self._streams[target] = self._stream()
             self._begin(target)
         for spectrum in self._streams[target].push(block):
             self._encode_spectrum(target, spectrum)
@@ -250,7 +304,7 @@ class TrackEncoder:
         AudioError
             If there was no audio, or stems differ in length.
         MagnitudeError
-            If a magnitude exceeded the reference.
+            If a magnitude was larger than its target's scale allows.
         """
         if not self._streams:
             raise AudioError("there is no audio; give at least one stem")
@@ -263,7 +317,7 @@ class TrackEncoder:
             for spectrum in stream.finish():
                 self._encode_spectrum(target, spectrum)
             self._end(target)
-        self._check_reference()
+        self._check_scales()
         return samples
 
     def _encode_spectrum(self, target: str, spectrum: NDArray[Any]) -> None:
@@ -289,11 +343,25 @@ class TrackEncoder:
             )
         if not hasattr(magnitude, "__getitem__") or isinstance(magnitude, list | tuple):
             magnitude = np.asarray(magnitude)
+        highest = max(float(block.max()) for block in self._blocks_of_magnitude(target, magnitude, shape[1]))
+        self._scales[target] = scale_of(highest)
+        self._looked_through.add(target)
         self._begin(target)
-        for start in range(0, shape[1], layout.chunk_frames):
-            block = np.asarray(magnitude[:, start : start + layout.chunk_frames])
-            self._encode(target, np.moveaxis(as_floats(block), 0, 1))
+        for block in self._blocks_of_magnitude(target, magnitude, shape[1]):
+            self._encode(target, block)
         self._end(target)
+
+    def _blocks_of_magnitude(self, target: str, magnitude: Any, frames: int) -> Iterator[NDArray[np.float32]]:
+        """Cut magnitudes into chunks (frames, channels, bins), and check them."""
+        size = self._document.layout.chunk_frames
+        for start in range(0, frames, size):
+            block = as_floats(np.asarray(magnitude[:, start : start + size]))
+            _check(target, block)
+            if block.max() > np.finfo(np.float32).max:
+                raise MagnitudeError(
+                    f"target {target!r} has a magnitude of {block.max():.6g}, which float32 can't hold; scale it down"
+                )
+            yield np.moveaxis(block.astype(np.float32, copy=False), 0, 1)
 
     def finish_magnitude(self) -> int:
         """Return the number of frames.
@@ -301,30 +369,27 @@ class TrackEncoder:
         Raises
         ------
         MagnitudeError
-            If there were no magnitudes, stems differ in length, or a magnitude exceeded the reference.
+            If there were no magnitudes, or stems differ in length.
         """
         if not self._frames:
             raise MagnitudeError("there are no magnitudes; give those of at least one target")
         frames = _one_length(self._frames, "frames", MagnitudeError)
-        self._check_reference()
+        self._check_scales()
         return frames
 
     # ---- both
 
     def _begin(self, target: str) -> None:
-        self._encoders[target] = self._bundle.encoding.stem()
+        self._encoders[target] = self._bundle.encoding.stem(self._scale(target))
         self._frames[target] = self._chunks[target] = 0
 
     def _encode(self, target: str, magnitude: NDArray[Any], spectrum: NDArray[Any] | None = None) -> None:
         """Encode the next chunk of all channels: magnitudes (frames, channels, bins), and the spectrum behind them."""
         self._frames[target] += len(magnitude)
-        try:
-            check_magnitude(magnitude)
-        except MagnitudeError as error:
-            raise MagnitudeError(f"target {target!r}: {error}") from None
+        _check(target, magnitude)
         highest = float(magnitude.max())
-        if highest > self._document.layout.curve.reference * (1 + TOLERANCE) or self._too_large:
-            # nothing more is written, but the rest is looked through, to tell which reference the whole track needs
+        if highest > 2.0 ** self._scale(target) * (1 + TOLERANCE) or self._too_large:
+            # nothing more is written, but the rest is looked through, to tell what the whole track needs
             self._too_large[target] = max(highest, self._too_large.get(target, 0))
             return
         self._put(target, self._encoders[target].push(magnitude, spectrum))
@@ -340,14 +405,48 @@ class TrackEncoder:
                 self._bundle.put(target, channel, chunk, jpeg)
             self._chunks[target] += 1
 
-    def _check_reference(self) -> None:
-        if self._too_large:
-            target, highest = max(self._too_large.items(), key=lambda item: item[1])
-            reference = self._document.layout.curve.reference
+    def _check_scales(self) -> None:
+        if not self._too_large:
+            return
+        target, highest = max(self._too_large.items(), key=lambda item: item[1])
+        most = 2.0 ** self._scale(target)
+        if target in self._looked_through:
             raise MagnitudeError(
-                f"target {target!r} has a magnitude of {highest:.6g}, above the reference {reference:g} of the store; "
-                f"create the store with reference={round_up(highest)!r} or more, or scale the audio down"
+                f"target {target!r} had no magnitude above {most:g} when it was looked through, and now one of "
+                f"{highest:.6g}: it changes while it is read"
             )
+        raise MagnitudeError(
+            f"target {target!r} has a magnitude of {highest:.6g}; blocks that come one after the other have at most "
+            f"{most:g}, unless another peak is given: give peak={round_up(highest)!r} or more, or the target as one "
+            "array or file"
+        )
+
+
+def scales_of_peaks(peak: float | Mapping[str, float] | None, targets: Sequence[str]) -> dict[str, int]:
+    """Return the scales of targets whose largest magnitude, or a bound of it, is known.
+
+    Raises
+    ------
+    ValueError
+        If one is no positive number.
+    """
+    if peak is None:
+        return {}
+    peaks = dict(peak) if isinstance(peak, Mapping) else dict.fromkeys(targets, peak)
+    for target, value in peaks.items():
+        if target not in targets:
+            raise ValueError(f"peak has {target!r}, which is no target of the store: {', '.join(map(repr, targets))}")
+        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        if not number or not 0 < value <= float(np.finfo(np.float32).max):
+            raise ValueError(f"peak must be a positive number that float32 can hold, found {value!r}")
+    return {target: scale_within(float(value)) for target, value in peaks.items()}
+
+
+def _check(target: str, magnitude: NDArray[Any]) -> None:
+    try:
+        check_magnitude(magnitude)
+    except MagnitudeError as error:
+        raise MagnitudeError(f"target {target!r}: {error}") from None
 
 
 def _one_length(lengths: Mapping[str, int], unit: str, error: type[NorbertStoreError]) -> int:

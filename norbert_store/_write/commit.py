@@ -22,7 +22,6 @@ from norbert_store._format.document import CHUNK_GROUP, EXTENT, EXTENT_PARTS, MO
 from norbert_store._format.layout import MAGNITUDE
 from norbert_store._format.table import (
     LABEL_GROUP,
-    PRESENT,
     TRACK_GROUP,
     Column,
     Label,
@@ -283,8 +282,7 @@ class Committer:
 
     def _column(self, column: Column, blocks: range) -> list[Any]:
         """Read some blocks of a column."""
-        rest = (0,) if column.path == PRESENT else ()
-        found = (_read_block(self.storage, self.document, column.path, (block, *rest)) for block in blocks)
+        found = (_read_block(self.storage, self.document, column.path, column.block(number)) for number in blocks)
         return [column.value(value) for values in found for value in values.tolist()]
 
     def _read_last_extents(self) -> Extents:
@@ -307,9 +305,8 @@ class Committer:
             missing: list[Row] = [] if column.path in known else [{}] * (first_block * size)
             values = column.to_array([row.get(column.path) for row in [*missing, *rows]])
             first = first_block if column.path in known else 0
-            rest = (0,) if column.path == PRESENT else ()
             for number, begin in enumerate(range(0, len(values), size), first):
-                blocks[column.path, (number, *rest)] = values[begin : begin + size]
+                blocks[column.path, column.block(number)] = values[begin : begin + size]
         return blocks
 
     def _blocks_of_extents(self, document: Document) -> Blocks:

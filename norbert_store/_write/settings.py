@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TypedDict
 
 import numpy as np
@@ -34,7 +33,6 @@ class CreateOptions(TypedDict, total=False):
 
     transform: Stft | Mel | ReadyBins | None
     bandwidth: float
-    reference: float | None
     curve: Curve | None
     quality: float
     effort: int
@@ -52,7 +50,6 @@ def new_document(
     channels: int | Sequence[str] = 2,
     transform: Stft | Mel | ReadyBins | None = None,
     bandwidth: float = DEFAULT_BANDWIDTH,
-    reference: float | None = None,
     curve: Curve | None = None,
     quality: float = DEFAULT_QUALITY,
     effort: int = DEFAULT_EFFORT,
@@ -75,8 +72,6 @@ def new_document(
     curve = curve if curve is not None else PowerCurve()
     if not isinstance(curve, Curve):
         raise ValueError(f"curve must be a PowerCurve or LogCurve, found {curve!r}")
-    if reference is not None:
-        curve = replace(curve, reference=reference)
     layout = Layout(
         bins=len(stored.frequencies),
         chunk_frames=_chunk_frames(chunk_frames, len(stored.frequencies)),

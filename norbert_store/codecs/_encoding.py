@@ -1,4 +1,4 @@
-"""How xarray writes a variable with the two codecs."""
+"""How xarray writes a variable of magnitudes as JPEGs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 
 from norbert_store._jpeg.encoder import DEFAULT_QUALITY
 from norbert_store._jpeg.layout import LARGEST_SIDE
-from norbert_store._spectra.levels import Curve
+from norbert_store._spectra.levels import Curve, curve_from_config
 from norbert_store.codecs._jpeg import ZarrJpeg, image_shape
-from norbert_store.codecs._quantize import ZarrQuantize
 
 
 def encoding(
@@ -27,9 +26,9 @@ def encoding(
     quality : float
         From 0 to 100, as for `ZarrJpeg`.
     curve : Curve or str
-        As for `ZarrQuantize`.
+        A curve, or its name with its parameter. Magnitudes may be of any size.
     **parameters : float
-        Of the curve, as for `ZarrQuantize`: above all ``reference``, the largest magnitude, 1.0 unless given.
+        Of the curve: ``exponent`` (power) or ``range_decibel`` (log).
 
     Returns
     -------
@@ -46,9 +45,9 @@ def encoding(
 
     Examples
     --------
-    >>> how = encoding((256, 128), quality=90, reference=2.0)
+    >>> how = encoding((256, 128), quality=90)
     >>> how["chunks"], how["serializer"], how["fill_value"]
-    ((256, 128), ZarrJpeg(quality=90.0), 0)
+    ((256, 128), ZarrJpeg(quality=90.0, filter=PowerCurve(exponent=0.3)), 0)
 
     A data set whose variable ``mel`` has dimensions (time, band) is written with
     ``dataset.to_zarr("mel.zarr", zarr_format=3, encoding={"mel": encoding((256, 128))})``.
@@ -64,12 +63,16 @@ def encoding(
             f"a chunk of {chunks} is an image of {rows} rows and {columns} columns; expected at most {LARGEST_SIDE} "
             "each: use smaller chunks"
         )
+    if not isinstance(curve, Curve):
+        curve = curve_from_config({"curve": curve, **parameters})
+    elif parameters:
+        raise ValueError("give either a curve, or its name and parameters")
     return {
         "chunks": tuple(map(int, chunks)),
-        "filters": (ZarrQuantize(curve, **parameters),),
-        "serializer": ZarrJpeg(quality),
+        "filters": (),
+        "serializer": ZarrJpeg(quality, curve),
         # a JPEG doesn't get smaller
         "compressors": (),
-        # fills up the last chunk; NaN, which is no magnitude, would be refused
+        # fills up the last chunk: NaN, if several axes make up the rows, would have to stand between magnitudes
         "fill_value": 0,
     }

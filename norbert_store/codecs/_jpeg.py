@@ -1,7 +1,10 @@
-"""Levels <-> one stored JPEG: uint8 in, bytes out.
+"""Levels, or magnitudes, <-> one stored JPEG: uint8 or floats in, bytes out.
 
 Arrays of more dimensions than two fold all but the last into rows: (1, 2, 256, 744) becomes an image of 512 rows and
 744 columns. The last axis should be frequency, the one before it time.
+
+Magnitudes are quantised relative to a power of two, which stands in the JPEG, so those of any size fit. They may end in
+rows and columns of NaN, with which zarr fills up what reaches over an array's end: these are left out of the image.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,7 +24,20 @@ from zarr.abc.codec import ArrayBytesCodec
 
 from norbert_store._jpeg import stream
 from norbert_store._jpeg.encoder import DEFAULT_QUALITY, check_quality, encode, quantisation_table
+from norbert_store._spectra.levels import (
+    Curve,
+    as_floats,
+    check_magnitude,
+    curve_from_config,
+    dequantize,
+    relative,
+    scale_of,
+    table,
+    to_levels,
+)
 from norbert_store.codecs._configuration import from_configuration
+from norbert_store.codecs._quantize import FLOATS
+from norbert_store.errors import MagnitudeError
 
 if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
@@ -98,25 +115,43 @@ class Jpeg(Codec):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class ZarrJpeg(ArrayBytesCodec):
-    """Levels to a baseline grey JPEG and back, for zarr v3: a serializer of uint8.
+    """Levels, or with a filter magnitudes, to a baseline grey JPEG and back, for zarr v3: a serializer.
 
     Parameters
     ----------
     quality : float
         As for `Jpeg`.
+    filter : Curve, str or mapping, optional
+        How magnitudes become levels: a curve, its name, or an object of name and parameter. Without one, the array is
+        of levels, uint8; with one, of float16, float32 or float64, finite and not negative, of any size. Each chunk is
+        stored relative to the smallest power of two above its largest magnitude. Rows and columns of NaN at the end of
+        a chunk come back as NaN; NaN elsewhere is refused.
+
+    Raises
+    ------
+    ValueError
+        If the quality is out of range, or there is no such curve.
 
     Examples
     --------
     >>> ZarrJpeg(quality=90).to_dict()
     {'name': 'norbert_store.jpeg', 'configuration': {'quality': 90.0}}
+    >>> ZarrJpeg(quality=90, filter="power").to_dict()["configuration"]
+    {'quality': 90.0, 'filter': {'curve': 'power', 'exponent': 0.3}}
     """
 
     quality: float = DEFAULT_QUALITY
+    filter: Curve | None = None
 
     is_fixed_size = False
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "quality", check_quality(self.quality))
+    def __init__(
+        self,
+        quality: float = DEFAULT_QUALITY,
+        filter: Curve | str | Mapping[str, Any] | None = None,  # noqa: A002
+    ) -> None:
+        object.__setattr__(self, "quality", check_quality(quality))
+        object.__setattr__(self, "filter", _curve(filter))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -125,23 +160,91 @@ class ZarrJpeg(ArrayBytesCodec):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry of ``codecs`` in zarr.json."""
-        return {"name": ZARR_NAME, "configuration": {"quality": self.quality}}
+        configuration: dict[str, Any] = {"quality": self.quality}
+        if self.filter is not None:
+            configuration["filter"] = self.filter.config
+        return {"name": ZARR_NAME, "configuration": configuration}
+
+    def evolve_from_array_spec(self, array_spec: ArraySpec) -> Self:
+        """Check that the array holds what is encoded."""
+        dtype = array_spec.dtype.to_native_dtype()
+        if self.filter is not None and dtype.name not in FLOATS:
+            raise ValueError(f"{ZARR_NAME} with a filter takes arrays of {', '.join(FLOATS)}; found {dtype}")
+        return self
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
         """A JPEG's size isn't known beforehand."""
         raise NotImplementedError
 
-    def _encode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
-        levels = chunk_data.as_numpy_array().reshape(image_shape(chunk_spec.shape))
-        return chunk_spec.prototype.buffer.from_bytes(encode(levels, quantisation_table(self.quality)))
+    def _encode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
+        values = chunk_data.as_numpy_array().reshape(image_shape(chunk_spec.shape))
+        steps = quantisation_table(self.quality)
+        if self.filter is None:
+            return chunk_spec.prototype.buffer.from_bytes(encode(values, steps))
+        magnitudes = _without_padding(as_floats(values))
+        if magnitudes.size == 0:
+            # where a missing chunk means something else, one without bytes has to be there
+            missing = chunk_spec.fill_value is not None and np.isnan(chunk_spec.fill_value)
+            return None if missing else chunk_spec.prototype.buffer.from_bytes(b"")
+        check_magnitude(magnitudes)
+        scale = scale_of(float(magnitudes.max()))
+        levels = to_levels(self.filter.compress(relative(magnitudes, scale)))
+        return chunk_spec.prototype.buffer.from_bytes(encode(levels, steps, scale=scale))
 
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        levels = np.empty(chunk_spec.shape, np.uint8)
-        stream.decode(chunk_data.to_bytes(), levels.reshape(image_shape(chunk_spec.shape)))
-        return chunk_spec.prototype.nd_buffer.from_numpy_array(levels)
+        shape, data = image_shape(chunk_spec.shape), chunk_data.to_bytes()
+        if self.filter is None:
+            values: NDArray[Any] = stream.decode(data, np.empty(shape, np.uint8))
+        else:
+            dtype = chunk_spec.dtype.to_native_dtype()
+            values = np.full(shape, np.nan, dtype)
+            levels, scale = stream.decode_within(data, shape) if data else (np.empty((0, 0), np.uint8), 0)
+            values[: levels.shape[0], : levels.shape[1]] = dequantize(levels, _table(self.filter, scale, dtype.name))
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(values.reshape(chunk_spec.shape))
 
-    async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
+    async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
         return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
+
+
+def _curve(what: Any) -> Curve | None:
+    if what is None or isinstance(what, Curve):
+        return what
+    if isinstance(what, str):
+        return curve_from_config({"curve": what})
+    if isinstance(what, Mapping):
+        return curve_from_config(what)
+    raise ValueError(f"expected a curve as the filter, or its name, such as 'power'; found {what!r}")
+
+
+@lru_cache(maxsize=64)
+def _table(curve: Curve, scale: int, dtype: str) -> NDArray[Any]:
+    return table(curve, scale, dtype)
+
+
+def _without_padding(image: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Cut off rows and columns of NaN at the end of an image.
+
+    Raises
+    ------
+    MagnitudeError
+        If there is NaN elsewhere.
+    """
+    there = ~np.isnan(image)
+    rows, columns = (_stop(there.any(axis=axis)) for axis in (1, 0))
+    missing = np.argwhere(~there[:rows, :columns])
+    if len(missing):
+        row, column = missing[0].tolist()
+        raise MagnitudeError(
+            f"found NaN in row {row}, column {column} of a chunk, and magnitudes behind it; NaN may only fill whole "
+            f"rows and columns at the end, of which this chunk has {image.shape[0] - rows} and "
+            f"{image.shape[1] - columns}"
+        )
+    return image[:rows, :columns]
+
+
+def _stop(there: NDArray[np.bool_]) -> int:
+    """Position behind the last that is there."""
+    return len(there) - int(there[::-1].argmax()) if there.any() else 0

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from zarr.abc.codec import ArrayArrayCodec
 from zarr.dtype import UInt8
 
-from norbert_store._spectra.levels import TOLERANCE, Curve, curve_from_config, dequantize, quantize, table
+from norbert_store._spectra.levels import (
+    HIGHEST,
+    TOLERANCE,
+    Curve,
+    check_reference,
+    curve_from_config,
+    dequantize,
+    from_levels,
+    quantize,
+)
 from norbert_store.codecs._configuration import from_configuration
 
 if TYPE_CHECKING:
@@ -25,16 +34,16 @@ if TYPE_CHECKING:
 NUMCODECS_ID = "norbert_quantize"
 ZARR_NAME = "norbert_store.quantize"
 
-_FLOATS = ("float16", "float32", "float64")
+FLOATS = ("float16", "float32", "float64")
 
 
 @lru_cache(maxsize=64)
-def _table(curve: Curve, dtype: str) -> NDArray[Any]:
+def _table(curve: Curve, reference: float, dtype: str) -> NDArray[Any]:
     """What levels stand for, in the dtype of an array; no more than the reference, so that it can be stored again."""
-    with np.errstate(over="ignore"):
-        magnitudes = table(curve).astype(dtype)
-    # float16 rounds up by more than is taken for rounding, and above 65,504 to infinity
-    too_high = magnitudes > np.float64(curve.reference * (1 + TOLERANCE))
+    exact = (curve.expand(from_levels(np.arange(HIGHEST + 1, dtype=np.uint8))) * reference).astype(np.float32)
+    magnitudes = np.minimum(exact.astype(np.float64), np.finfo(dtype).max).astype(dtype)
+    # float16 rounds up by more than is taken for rounding
+    too_high = magnitudes > np.float64(reference * (1 + TOLERANCE))
     return np.where(too_high, np.nextafter(magnitudes, magnitudes.dtype.type(0)), magnitudes)
 
 
@@ -57,9 +66,10 @@ class Quantize(Codec):  # type: ignore[misc]
         "power" or "log".
     dtype : str
         "float16", "float32" or "float64"; that of the array it serves.
+    reference : float
+        The largest magnitude, which becomes level 255.
     **parameters : float
-        Of the curve: ``reference`` (the largest magnitude, 1.0 unless given), and ``exponent`` (power) or
-        ``range_decibel`` (log).
+        Of the curve: ``exponent`` (power) or ``range_decibel`` (log).
 
     Raises
     ------
@@ -77,11 +87,14 @@ class Quantize(Codec):  # type: ignore[misc]
 
     codec_id = NUMCODECS_ID
 
-    def __init__(self, curve: str = "power", dtype: str = "float32", **parameters: float) -> None:
-        if dtype not in _FLOATS:
-            raise ValueError(f"dtype must be one of {', '.join(_FLOATS)}; found {dtype!r}")
+    def __init__(
+        self, curve: str = "power", dtype: str = "float32", *, reference: float = 1.0, **parameters: float
+    ) -> None:
+        if dtype not in FLOATS:
+            raise ValueError(f"dtype must be one of {', '.join(FLOATS)}; found {dtype!r}")
         self._curve = curve_from_config({"curve": curve, **parameters})
-        self._table = _table(self._curve, dtype)
+        self._reference = check_reference(reference)
+        self._table = _table(self._curve, self._reference, dtype)
 
     def encode(self, buf: Any) -> NDArray[np.uint8]:
         """Quantise an array of magnitudes; uint8 of the same shape and memory order (C or Fortran)."""
@@ -90,9 +103,9 @@ class Quantize(Codec):  # type: ignore[misc]
             # zarr would read the bytes that `decode` gives as another dtype's
             raise ValueError(
                 f"expected magnitudes of the codec's dtype {self._table.dtype}, found {magnitudes.dtype.str}; "
-                f"give the array and the codec the same of {', '.join(_FLOATS)}"
+                f"give the array and the codec the same of {', '.join(FLOATS)}"
             )
-        return _one_by_one(lambda values: quantize(values, self._curve), magnitudes)
+        return _one_by_one(lambda values: quantize(values, self._curve, self._reference), magnitudes)
 
     def decode(self, buf: Any, out: Any = None) -> NDArray[Any]:
         """Look the levels' magnitudes up; floats of the same shape and memory order.
@@ -116,7 +129,8 @@ class Quantize(Codec):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, with the codec's id."""
-        return {"id": self.codec_id, **self._curve.config, "dtype": self._table.dtype.name}
+        config = {**self._curve.config, "reference": self._reference, "dtype": self._table.dtype.name}
+        return {"id": self.codec_id, **config}
 
     def __repr__(self) -> str:
         arguments = sorted((key, value) for key, value in self.get_config().items() if key != "id")
@@ -131,6 +145,8 @@ class ZarrQuantize(ArrayArrayCodec):
     ----------
     curve : Curve or str
         A curve, or its name with its parameters.
+    reference : float
+        As for `Quantize`.
     **parameters : float
         As for `Quantize`.
 
@@ -138,19 +154,21 @@ class ZarrQuantize(ArrayArrayCodec):
     --------
     >>> ZarrQuantize(exponent=0.5).to_dict()
     {'name': 'norbert_store.quantize',
-     'configuration': {'curve': 'power', 'reference': 1.0, 'exponent': 0.5}}
+     'configuration': {'curve': 'power', 'exponent': 0.5, 'reference': 1.0}}
     """
 
     curve: Curve
+    reference: float
 
     is_fixed_size = True
 
-    def __init__(self, curve: Curve | str = "power", **parameters: float) -> None:
+    def __init__(self, curve: Curve | str = "power", *, reference: float = 1.0, **parameters: float) -> None:
         if not isinstance(curve, Curve):
             curve = curve_from_config({"curve": curve, **parameters})
         elif parameters:
             raise ValueError("give either a curve, or its name and parameters")
         object.__setattr__(self, "curve", curve)
+        object.__setattr__(self, "reference", check_reference(reference))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -159,13 +177,13 @@ class ZarrQuantize(ArrayArrayCodec):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry of ``codecs`` in zarr.json."""
-        return {"name": ZARR_NAME, "configuration": self.curve.config}
+        return {"name": ZARR_NAME, "configuration": {**self.curve.config, "reference": self.reference}}
 
     def evolve_from_array_spec(self, array_spec: ArraySpec) -> Self:
         """Check that the array holds floats."""
         dtype = array_spec.dtype.to_native_dtype()
-        if dtype.name not in _FLOATS:
-            raise ValueError(f"{ZARR_NAME} takes arrays of {', '.join(_FLOATS)}; found {dtype}")
+        if dtype.name not in FLOATS:
+            raise ValueError(f"{ZARR_NAME} takes arrays of {', '.join(FLOATS)}; found {dtype}")
         return self
 
     def resolve_metadata(self, chunk_spec: ArraySpec) -> ArraySpec:
@@ -177,12 +195,13 @@ class ZarrQuantize(ArrayArrayCodec):
         return input_byte_length // chunk_spec.dtype.to_native_dtype().itemsize
 
     def _encode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
-        levels = quantize(chunk_data.as_numpy_array(), self.curve)
+        levels = quantize(chunk_data.as_numpy_array(), self.curve, self.reference)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(levels)
 
     def _decode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
         dtype = chunk_spec.dtype.to_native_dtype()
-        magnitudes = dequantize(chunk_data.as_numpy_array(), _table(self.curve, dtype.name)).astype(dtype, copy=False)
+        values = _table(self.curve, self.reference, dtype.name)
+        magnitudes = dequantize(chunk_data.as_numpy_array(), values).astype(dtype, copy=False)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(magnitudes)
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:

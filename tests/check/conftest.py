@@ -39,7 +39,7 @@ def set_cell() -> Callable[[Path, str, Any, Any], None]:
         def change(values: np.ndarray) -> None:
             values[row] = value
 
-        seal(store, f"track/{column}", (0, 0) if column == "present" else (0,), change)
+        seal(store, f"track/{column}", (0, 0) if column in ("present", "scale") else (0,), change)
 
     return write
 

@@ -19,7 +19,8 @@ from norbert_store._check.report import Report
 from norbert_store._check.verify import verify
 from norbert_store._export.run import export_folder
 from norbert_store._format.document import Document
-from norbert_store._format.shard import ShardIndex, index_bytes
+from norbert_store._format.shard import ShardIndex, index_bytes, with_checksum
+from norbert_store._jpeg.encoder import encode, quantisation_table
 from norbert_store._storage.lock import WriterLock
 from norbert_store._storage.storage import Storage
 from norbert_store.errors import (
@@ -531,6 +532,38 @@ def test_tracks_are_dropped_one_after_the_other_and_others_appended(store, place
 
 
 # ---- extents
+
+
+@pytest.mark.parametrize("data", [None, b"", b"damaged"])
+def test_scales_are_made_again_from_chunks(store, data):
+    path = store / "track/scale/c/0/0"
+    before = path.read_bytes()
+    path.unlink() if data is None else path.write_bytes(data)
+    assert not verify(store)
+    report = repair(store)
+    assert report
+    assert report.mended == ("track/scale/c/0/0",)
+    assert path.read_bytes() == before
+
+
+def test_scales_of_damaged_chunks_cannot_be_mended(store):
+    (store / "track/scale/c/0/0").unlink()
+    (store / "magnitude/c/0/0/0/0").write_bytes(b"damaged")
+    report = repair(store)
+    assert not report
+    assert "track/scale/c/0/0" in [key for key, _ in report.failed]
+
+
+@pytest.mark.parametrize("louder", [-1, 1])
+def test_chunks_that_the_track_table_contradicts_are_made_again(store, set_shard, shards, louder):
+    """By a writer with a bug, whose chunks have another scale or other rows than the table says."""
+    before = shards(store)
+    scale = norbert_store.open(store)[0].scales["mixture"] + louder
+    jpeg = with_checksum(encode(np.zeros((16, 113), np.uint8), quantisation_table(80), scale=scale))
+    set_shard(store, 0, 0, {(channel, chunk): jpeg for channel in range(2) for chunk in range(4)})
+    assert len(verify(store).faults) == 8
+    assert repair(store)
+    assert shards(store) == before
 
 
 def test_extents_are_made_again_from_shards(store):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 from typing import Any
 
@@ -282,7 +283,10 @@ GREY = np.zeros((CHUNK_FRAMES, 129), np.uint8)
     ("content", "fault"),
     [
         (b"no JPEG", "not a JPEG"),
-        (encode(np.zeros((16, 129), np.uint8), quantisation_table(80)), "16 rows x 129 columns; expected 8 x 129"),
+        (
+            encode(np.zeros((16, 129), np.uint8), quantisation_table(80)),
+            "16 rows x 129 columns; expected at most 8 x 129",
+        ),
         (encode(GREY, quantisation_table(80))[:-2], "the JPEG is cut off"),
     ],
 )
@@ -296,13 +300,32 @@ def test_a_chunk_with_a_good_checksum_but_no_jpeg_of_the_right_size(store, set_s
 
 def test_a_scan_that_only_decoding_finds_out_about(store, set_shard):
     """It ends too early, though all lengths are right."""
-    jpeg = bytearray(encode(np.full_like(GREY, 200), quantisation_table(80)))
+    scale = norbert_store.open(store)[0].scales["mixture"]
+    jpeg = bytearray(encode(np.full_like(GREY[:5], 200), quantisation_table(80), scale=scale))
     jpeg[-4:-2] = b"\xff\xd9"
     set_shard(store, 0, 1, {(0, 0): with_checksum(bytes(jpeg))})
     assert [fault.problem for fault in verify(store, decode=False).faults] == ["the extents have no such chunk"]
     scan, missing = verify(store).faults
     assert (scan.channel, scan.offset, missing.problem) == ("left", 0, "the extents have no such chunk")
     assert "markers" in scan.problem
+
+
+@pytest.mark.parametrize("decode", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "louder", "fault"),
+    [
+        (4, 0, "the JPEG has 4 rows; the track has 5 frames there"),
+        (8, 0, "the JPEG has 8 rows; the track has 5 frames there"),
+        (5, 1, r"the JPEG's scale is -?\d+; the track table says -?\d+"),
+    ],
+)
+def test_chunks_that_the_track_table_contradicts(store, set_shard, rows, louder, fault, decode):
+    scale = norbert_store.open(store)[0].scales["mixture"] + louder
+    jpeg = encode(np.full_like(GREY[:rows], 200), quantisation_table(80), scale=scale)
+    set_shard(store, 0, 1, {(channel, 0): with_checksum(jpeg) for channel in range(2)})
+    faults = verify(store, decode=decode).faults
+    assert chunks_named(faults) == [("one", "mixture", "left", 4), ("one", "mixture", "right", 4)]
+    assert all(re.search(fault, one.problem) for one in faults)
 
 
 @pytest.mark.parametrize("other", [(0, 1), (1, 0), (0, 2)])

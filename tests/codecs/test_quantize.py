@@ -83,7 +83,7 @@ def test_an_entry_without_configuration_means_the_defaults():
 
 
 def test_zarr_codec_takes_a_curve_as_well_as_its_parameters():
-    assert ZarrQuantize(LogCurve(2.0, 60.0)) == ZarrQuantize("log", reference=2.0, range_decibel=60.0)
+    assert ZarrQuantize(LogCurve(60.0), reference=2.0) == ZarrQuantize("log", reference=2.0, range_decibel=60.0)
     with pytest.raises(ValueError, match="either a curve, or its name and parameters"):
         ZarrQuantize(PowerCurve(), exponent=0.5)
 
@@ -220,7 +220,7 @@ def test_magnitudes_that_cannot_be_stored_are_refused(value, message):
         ({"curve": "mu-law"}, "curve 'mu-law' is unknown"),
         ({"exponent": 2.0}, "exponent must be"),
         ({"reference": "1"}, "reference must be a number"),
-        ({"range_decibel": 80.0}, "curve 'power' takes reference, exponent; found range_decibel"),
+        ({"range_decibel": 80.0}, "curve 'power' takes exponent; found range_decibel"),
         ({"curve": "log", "range_decibel": -1.0}, "range_decibel must be"),
     ],
 )

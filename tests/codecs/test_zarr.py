@@ -247,7 +247,7 @@ def test_metadata_names_the_codecs_with_all_that_decoding_needs(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("name", ["array-v2", "array-v3"])
+@pytest.mark.parametrize("name", ["array-v2", "array-v3", "array-v3-filter"])
 def test_golden_arrays_decode_as_they_always_did(name):
     found: Any = zarr.open_array(GOLDEN / f"{name}.zarr", mode="r")[...]
     np.testing.assert_array_max_ulp(found, np.load(GOLDEN / f"{name}.npy"), maxulp=1)

@@ -36,7 +36,7 @@ def with_four_byte_lengths(data: bytes) -> bytes:
     segments = read_header(data).segments
     start = data.index(b"norbert\0") - 4
     end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-    content = b"norbert\0" + struct.pack(f">B{len(segments)}I", 4, *segments)
+    content = b"norbert\0" + struct.pack(f">Bh{len(segments)}I", 4, 0, *segments)
     return data[:start] + struct.pack(">BBH", 0xFF, 0xE9, len(content) + 2) + content + data[end:]
 
 
@@ -57,6 +57,7 @@ def jpegs() -> dict[str, bytes]:
         "music": whole,
         "music-cut": some_rows_of_blocks(whole, 2),
         "noise": encode(noise, quantisation_table(100)),
+        "scaled": encode(levels, quantisation_table(80), scale=-20),
         "silence": encode(np.zeros((24, 16), np.uint8), quantisation_table(80)),
         "pixel": encode(np.full((1, 1), 200, np.uint8), quantisation_table(80)),
         "four-byte-lengths": with_four_byte_lengths(whole),
@@ -69,23 +70,18 @@ def main() -> None:
     for name, data in jpegs().items():
         (GOLDEN / f"{name}.jpg").write_bytes(data)
         np.save(GOLDEN / f"{name}.npy", decode(data))
-    for curve in (PowerCurve(reference=2.0, exponent=0.4), LogCurve(reference=0.5, range_decibel=70.0)):
-        (GOLDEN / f"{curve.name}.json").write_text(json.dumps(curve.config, indent=2) + "\n")
-        np.save(GOLDEN / f"{curve.name}.npy", table(curve))
-    codecs = {
-        2: {"filters": [Quantize()], "compressors": [Jpeg()]},
-        3: {"filters": [ZarrQuantize()], "serializer": ZarrJpeg(), "compressors": []},
+    for curve, scale in ((PowerCurve(exponent=0.4), 1), (LogCurve(range_decibel=70.0), -100)):
+        content = {"curve": curve.config, "scale": scale}
+        (GOLDEN / f"{curve.name}.json").write_text(json.dumps(content, indent=2) + "\n")
+        np.save(GOLDEN / f"{curve.name}.npy", table(curve, scale))
+    arrays = {
+        "array-v2": {"filters": [Quantize()], "compressors": [Jpeg()], "zarr_format": 2, "fill_value": 0},
+        "array-v3": {"filters": [ZarrQuantize()], "serializer": ZarrJpeg(), "compressors": [], "fill_value": 0},
+        "array-v3-filter": {"serializer": ZarrJpeg(filter="power"), "compressors": [], "fill_value": np.nan},
     }
-    for version, how in codecs.items():
-        array = zarr.create_array(
-            GOLDEN / f"array-v{version}.zarr",
-            data=music(),
-            chunks=(16, 37),
-            fill_value=0,
-            zarr_format=version,
-            **how,
-        )
-        np.save(GOLDEN / f"array-v{version}.npy", array[...])
+    for name, how in arrays.items():
+        array = zarr.create_array(GOLDEN / f"{name}.zarr", data=music(), chunks=(16, 30), **how)
+        np.save(GOLDEN / f"{name}.npy", array[...])
 
 
 if __name__ == "__main__":

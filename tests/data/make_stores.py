@@ -35,7 +35,7 @@ def stems(samples: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def write(path: Path) -> None:
-    """Write three tracks in two bundles: several shards, an absent stem, silence, and labels of all types with gaps."""
+    """Write three tracks in two bundles: several shards, an absent stem, silence, loud and quiet stems, all labels."""
     with norbert_store.create(
         path,
         targets=("mixture", "vocals"),
@@ -49,9 +49,9 @@ def write(path: Path) -> None:
     ) as writer:
         labels = {"genre": "Électronique", "year": 1999, "tempo": 120.5, "live": True, "ä/ö": ["rock", 'ß, "x"']}
         writer.add("Ann - Long", stems(1200, 1), split="train", source="audio/Ann", metadata={"a": [1]}, labels=labels)
-        short = {"mixture": stems(200, 2)["mixture"], "vocals": None}
+        short = {"mixture": 100 * stems(200, 2)["mixture"], "vocals": None}
         writer.add("Žofie – 日本", short, split="train", labels={"year": 2000, "start": "here"})
-        silent = {"mixture": stems(300, 3)["mixture"], "vocals": np.zeros((300, 2))}
+        silent = {"mixture": 1e-12 * stems(300, 3)["mixture"], "vocals": np.zeros((300, 2))}
         writer.add("<b>silent</b> vocals", silent, split="test", labels={"live": False, "target": -(2**60), "ä/ö": []})
 
 
@@ -64,9 +64,10 @@ def expected(path: Path) -> dict[str, np.ndarray]:
         for t, target in enumerate(db.targets):
             for c in range(2):
                 for chunk in range(-(-track.frames // 8) if track.present[target] else 0):
-                    there = t, c, slice(track.start + 8 * chunk, track.start + 8 * chunk + 8)
-                    levels[there] = Image.open(io.BytesIO(track.jpeg(target, c, chunk)))
-                    magnitude[there] = (levels[there] / 255) ** (1 / 0.3)
+                    image = np.asarray(Image.open(io.BytesIO(track.jpeg(target, c, chunk))))
+                    there = t, c, slice(track.start + 8 * chunk, track.start + 8 * chunk + len(image))
+                    levels[there] = image
+                    magnitude[there] = (image / 255) ** (1 / 0.3) * 2.0 ** track.scales[target]
     rows = [
         {
             "name": track.name,
@@ -76,6 +77,7 @@ def expected(path: Path) -> dict[str, np.ndarray]:
             "frames": track.frames,
             "samples": track.samples,
             "present": track.present,
+            "scales": track.scales,
             "metadata": track.metadata,
             "labels": track.labels,
         }

@@ -59,11 +59,6 @@ def test_an_error_beside_a_quiet_frame_weighs_more(ear):
     assert np.array_equal(ear.weights(loud)[1:3], among_loud[:2])  # but not two frames off
 
 
-def test_full_scale_is_the_reference(ear):
-    louder = EarModel(FREQUENCIES, FRAME_RATE, reference=4.0)
-    assert np.allclose(louder.weights(4 * tone(500)) * 16, ear.weights(tone(500)), rtol=1e-5)
-
-
 def test_frames_count_for_their_time_and_share_their_samples(ear):
     weights = ear.weights(tone(500))
     half_hop = EarModel(FREQUENCIES, 2 * FRAME_RATE, overlap=4)

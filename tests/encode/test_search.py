@@ -11,7 +11,7 @@ from norbert_store._jpeg import stream
 from norbert_store._jpeg.encoder import HIGHEST_EFFORT, check_effort
 from norbert_store._jpeg.layout import read_header
 from norbert_store._spectra.bins import Mel, ReadyBins
-from norbert_store._spectra.levels import LogCurve, table
+from norbert_store._spectra.levels import LogCurve, scale_of, table
 from norbert_store._spectra.stft import Stft
 from norbert_store._write.settings import new_document
 
@@ -37,7 +37,8 @@ class Coded:
         self.spectrum = np.moveaxis(stored.stft.transform(audio), 2, 1)
         self.exact = stored.reduce(np.abs(self.spectrum))
         frames, bins = self.document.layout.chunk_frames, self.document.layout.bins
-        encoder = Encoding(self.document, stored).stem()
+        self.scale = scale_of(float(self.exact.max()))
+        encoder = Encoding(self.document, stored).stem(self.scale)
         self.jpegs = []
         for start in range(0, len(self.exact), frames):
             phase = self.spectrum[start : start + frames, :, :bins] if with_phase else None
@@ -45,7 +46,7 @@ class Coded:
         self.jpegs += encoder.finish()
         levels = [np.stack([stream.decode(jpeg) for jpeg in jpegs], axis=1) for jpegs in self.jpegs]
         self.levels = np.concatenate(levels)
-        self.magnitude = table(self.document.layout.curve)[self.levels[: len(self.exact)]]
+        self.magnitude = table(self.document.layout.curve, self.scale)[self.levels]
 
     @property
     def size(self) -> int:
@@ -80,15 +81,15 @@ def coded(audio) -> dict[int, Coded]:
 
 def test_effort_0_is_the_plain_encoder(coded):
     document, transform = new_document(targets=["a"], transform=STFT, effort=0)
-    assert isinstance(Encoding(document, transform).stem(), PlainEncoder)
+    assert isinstance(Encoding(document, transform).stem(0), PlainEncoder)
     document, transform = new_document(targets=["a"], transform=STFT, effort=1)
-    assert isinstance(Encoding(document, transform).stem(), PerceptualEncoder)
+    assert isinstance(Encoding(document, transform).stem(0), PerceptualEncoder)
 
 
 def test_documents_of_older_stores_ask_for_the_plain_encoder():
     document, transform = new_document(targets=["a"], transform=STFT)
     document.encoder.pop("effort")
-    assert isinstance(Encoding(document, transform).stem(), PlainEncoder)
+    assert isinstance(Encoding(document, transform).stem(0), PlainEncoder)
 
 
 @pytest.mark.parametrize("effort", [-1, HIGHEST_EFFORT + 1, 1.0, "1", None, True])
@@ -136,20 +137,35 @@ def test_what_is_masked_costs_little():
 
 
 def test_any_decoder_opens_it(coded):
-    for jpegs in coded[3].jpegs:
+    frames = len(coded[3].exact)
+    for number, jpegs in enumerate(coded[3].jpegs):
         for jpeg in jpegs:
             with Image.open(io.BytesIO(jpeg)) as image:
-                assert (image.format, image.mode, image.size) == ("JPEG", "L", (231, 32))
+                size = 231, min(32, frames - 32 * number)
+                assert (image.format, image.mode, image.size) == ("JPEG", "L", size)
             assert read_header(jpeg).segments is not None
 
 
-def test_what_lies_after_the_last_frame_is_silent(audio):
-    coded = Coded(audio[:20300])
-    frames = len(coded.exact)
-    end = -(-frames // 8) * 8
-    assert frames % 8 > 0
-    assert end < len(coded.levels)
-    assert not coded.levels[end:].any()
+@pytest.mark.parametrize("effort", [0, 3])
+def test_the_last_chunk_ends_with_the_last_frame(audio, effort):
+    coded = Coded(audio[:20300], effort=effort)
+    assert len(coded.exact) % 8 > 0
+    assert len(coded.levels) == len(coded.exact)
+
+
+@pytest.mark.parametrize("effort", [0, 1, 3])
+@pytest.mark.parametrize("gain", [1e-30, 1e-6, 1e6, 1e30])
+def test_any_volume_errs_alike(audio, effort, gain):
+    """Far from full scale the ear doesn't count, and what comes back is as near as that of usual sound."""
+    coded, usual = Coded(audio[:16000] * np.float32(gain), effort=effort), Coded(audio[:16000], effort=effort)
+    relative_error = np.sqrt(np.mean((coded.magnitude / gain - usual.exact) ** 2) / np.mean(usual.exact**2))
+    assert relative_error < 2 * usual.error
+    assert {stream.check(jpeg, coded.levels[:32, 0].shape).scale for jpeg in coded.jpegs[0]} == {coded.scale}
+
+
+def test_within_what_is_heard_the_quieter_takes_fewer_bytes(audio):
+    sizes = [Coded(audio[:16000] * np.float32(gain)).size for gain in (1, 1 / 8, 1 / 32)]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_the_same_comes_out_every_time(coded, audio):
@@ -227,13 +243,13 @@ def test_mel_bands(audio):
 def test_ready_magnitudes():
     rng = np.random.default_rng(0)
     document, transform = new_document(
-        targets=["a"], transform=ReadyBins("cqt", RATE, 100, 55 * 2 ** (np.arange(30) / 6)), channels=1, reference=4.0
+        targets=["a"], transform=ReadyBins("cqt", RATE, 100, 55 * 2 ** (np.arange(30) / 6)), channels=1
     )
     magnitude = rng.uniform(0, 4, (75, 1, 30)).astype(np.float32)
-    encoder = Encoding(document, transform).stem()
+    encoder = Encoding(document, transform).stem(2)
     assert encoder.push(magnitude, None) == []
     ((jpeg,),) = encoder.finish()
-    decoded = table(document.layout.curve)[stream.decode(jpeg)[:75]]
+    decoded = table(document.layout.curve, 2)[stream.decode(jpeg)]
     assert np.abs(decoded - magnitude[:, 0]).mean() < 0.4  # a guess would err by 1
 
 

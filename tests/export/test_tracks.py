@@ -38,8 +38,7 @@ BROKEN = {
     "lengths": r"'lengths': its stems differ in length \(samples: mixture 4000, vocals 3000\)",
     "rates": r"rates/vocals\.wav has 16000 samples per second; the store has 8000",
     "mono": r"'mono': target 'vocals' has 1 channels; the store has 2",
-    "loud": r"'loud': target 'vocals' has a magnitude of 3.*, above the reference 1 of the store",
-    "NaN": r"'NaN': target 'vocals'",
+    "NaN": r"'NaN': target 'vocals': \d+ of \d+ values are NaN or infinite",
     "corrupt.stem.mp4": r"corrupt\.stem\.mp4 can't be read as audio",
     "empty.stem.mp4": r"empty\.stem\.mp4 is empty",
 }
@@ -77,7 +76,6 @@ def write_broken_track(root, kind):
         audio = {
             "lengths": noise(0, samples=3000),
             "mono": noise(0, channels=1),
-            "loud": np.full((4000, 2), 3.0),
             "NaN": np.full((4000, 2), np.nan),
             "rates": noise(0),
         }[kind]
@@ -297,7 +295,7 @@ def test_nothing_but_broken_tracks_is_an_error_before_there_is_a_store(tmp_path)
 
 @pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_export_of_which_nothing_came_into_the_store_is_an_error(tmp_path, workers):
-    tracks = [write_broken_track(tmp_path, kind) for kind in ("mono", "loud")]
+    tracks = [write_broken_track(tmp_path, kind) for kind in ("mono", "NaN")]
     options = {"targets": TARGETS, "skip_broken": True, "workers": workers, "transform": TRANSFORM, "channels": 2}
     with pytest.raises(SourceError, match=rf"none of the 2 tracks .* to .*x\.zarr; the first: .*{BROKEN['mono']}"):
         export_tracks(tracks, tmp_path / "x.zarr", **options)

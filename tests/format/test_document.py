@@ -92,7 +92,7 @@ def read(attributes):
     [
         DOCUMENT,
         with_sums(replace(DOCUMENT, tracks=0, chunks=0, labels=(), about={}, unknown={}, encoder={})),
-        replace(DOCUMENT, layout=replace(DOCUMENT.layout, curve=LogCurve(reference=20, range_decibel=90))),
+        replace(DOCUMENT, layout=replace(DOCUMENT.layout, curve=LogCurve(range_decibel=90))),
         replace(DOCUMENT, encoder={"effort": 3}, version="1.7"),
         replace(DOCUMENT, writes=("x", "ü"), pending=("track/name/c/0", "label/12/c/1", "chunk/extent/c/0/0/0/1")),
         replace(DOCUMENT, pending=("magnitude/c/1/0/4/0", "track/present/c/1/0")),
@@ -123,7 +123,7 @@ def test_all_keys_are_there():
         "targets": ["mixture", "vocals"],
         "channels": ["left", "right"],
         "transform": {"name": "stft", "rate": 8000, "n_fft": 256},
-        "curve": {"curve": "power", "reference": 1.0, "exponent": 0.5},
+        "curve": {"curve": "power", "exponent": 0.5},
         "layout": {"bins": 129, "chunk_frames": 16, "shard_chunks": 4, "rows": 2, "positions": 8},
         "labels": [
             {"name": "genre", "type": "string", "key": "0"},
@@ -135,7 +135,7 @@ def test_all_keys_are_there():
         "sums": {
             "algorithm": "crc32c",
             **{f"track/{name}": encoded(2) for name in ("name", "split", "source", "start", "frames", "samples")},
-            **{f"track/{name}": encoded(2) for name in ("present", "metadata")},
+            **{f"track/{name}": encoded(2) for name in ("present", "scale", "metadata")},
             **{f"label/{key}": encoded(2) for key in (0, 1, 2, 7, 12)},
             "chunk/extent": encoded(6),
             **{axis: encoded(1) for axis in ("target", "channel", "frequency")},
@@ -178,12 +178,14 @@ def test_arrays_are_those_of_the_format():
     assert magnitude["chunk_grid"]["configuration"]["chunk_shape"] == [1, 2, 64, 129]
     (sharding,) = magnitude["codecs"]
     assert sharding["configuration"]["chunk_shape"] == [1, 1, 16, 129]
-    names = [codec["name"] for codec in sharding["configuration"]["codecs"]]
-    assert names == ["norbert_store.quantize", "norbert_store.jpeg", "crc32c"]
+    assert sharding["configuration"]["codecs"] == [
+        {"name": "norbert_store.jpeg", "configuration": {"quality": 80.0, "filter": parsed()["curve"]}},
+        {"name": "crc32c"},
+    ]
     extent = arrays["chunk/extent"]
     assert (extent["shape"], extent["dimension_names"]) == ([2, 3, 2, 20], ["target", "part", "channel", "chunk"])
     assert extent["chunk_grid"]["configuration"]["chunk_shape"] == [1, 3, 2, 8]
-    assert arrays["track/present"]["shape"] == [3, 2]
+    assert arrays["track/present"]["shape"] == arrays["track/scale"]["shape"] == [3, 2]
     assert arrays["label/2"]["chunk_grid"]["configuration"]["chunk_shape"] == [2]
     assert {path: (node["data_type"], node["fill_value"]) for path, node in arrays.items()} == {
         "magnitude": ("float32", "NaN"),
@@ -198,6 +200,7 @@ def test_arrays_are_those_of_the_format():
         "track/frames": ("int64", 0),
         "track/samples": ("int64", 0),
         "track/present": ("bool", False),
+        "track/scale": ("int16", 0),
         "track/metadata": ("string", "{}"),
         "label/0": ("string", ""),
         "label/1": ("int64", -(2**63)),
@@ -390,15 +393,13 @@ def broken(where, value):
             for key in ("title", "license", "citation", "created", "modified", "created_with")
         ],
         *[(("curve",), value, "'curve' can't be read") for value in (None, 5, "power")],
-        *[(("curve",), value, "'curve' must be an object of curve, reference, exponent") for value in ([], {})],
-        *[
-            (("curve", key), ..., "'curve' must be an object of curve, ref")
-            for key in ("curve", "reference", "exponent")
-        ],
+        *[(("curve",), value, "'curve' must be an object of curve, exponent") for value in ([], {})],
+        *[(("curve", key), ..., "'curve' must be an object of curve, exp") for key in ("curve", "exponent")],
         (("curve",), {"curve": "cubic"}, "curve 'cubic' is unknown"),
         (("curve", "exponent"), 7, "exponent must be"),
         (("curve", "exponent"), "x", "'curve' can't be read"),
-        (("curve", "reference"), 10**400, "'curve' can't be read"),
+        (("curve", "exponent"), 10**400, "exponent must be"),
+        (("curve", "reference"), 1.0, "'curve' can't be read: curve 'power' takes exponent; found"),
         (("layout",), ..., "'layout' must be an object of bins"),
         *[(("layout",), value, "'layout' must be an object of bins, chunk_frames") for value in (None, 5, [], {})],
         *[(("layout", key), ..., "'layout' must be an object of") for key in parsed()["layout"]],

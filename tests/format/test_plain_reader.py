@@ -17,7 +17,7 @@ from numcodecs.zstd import Zstd
 from PIL import Image
 
 STORE = Path(__file__).parents[1] / "data/stores/1.0.zarr"
-DTYPES = {"int64": "<i8", "float64": "<f8", "bool": "|b1", "int8": "|i1", "uint32": "<u4"}
+DTYPES = {"int64": "<i8", "float64": "<f8", "bool": "|b1", "int8": "|i1", "uint32": "<u4", "int16": "<i2"}
 
 
 def without_checksum(data):
@@ -73,15 +73,20 @@ class PlainReader:
     def column(self, path, data_type, *of_each):
         return self.array(path, data_type, (self.document["tracks"], *of_each), (self.layout["rows"], *of_each))
 
-    def levels(self, extents, target, channel, position):
-        """Decode a chunk; None where there is none."""
+    def chunk(self, extents, target, channel, position):
+        """Decode a chunk: its levels, and its scale; None where there is none."""
         offset, length, checksum = extents[target, :, channel, position].tolist()
         if length == 0:
             return None
         shard = position // self.layout["shard_chunks"]
         data = (self.store / f"magnitude/c/{target}/0/{shard}/0").read_bytes()[offset : offset + length]
         assert struct.unpack("<I", data[-4:]) == (checksum,)
-        return np.asarray(Image.open(io.BytesIO(without_checksum(data))))
+        image = Image.open(io.BytesIO(without_checksum(data)))
+        segments = image.applist  # type: ignore[attr-defined]
+        ((_, segment),) = [(name, content) for name, content in segments if name == "APP9"]
+        assert segment[:8] == b"norbert\0"
+        (scale,) = struct.unpack_from(">h", segment, 9)
+        return np.asarray(image), scale
 
     def magnitude(self):
         """All chunks, along the packed axis."""
@@ -91,12 +96,13 @@ class PlainReader:
         extents = self.array("chunk/extent", "uint32", shape, (1, 3, channels, self.layout["positions"]))
         curve = document["curve"]
         assert curve["curve"] == "power"
-        table = (curve["reference"] * (np.arange(256) / 255) ** (1 / curve["exponent"])).astype(np.float32)
+        table = (np.arange(256) / 255) ** (1 / curve["exponent"])
         out = np.full((targets, channels, chunks * frames, self.layout["bins"]), np.nan, np.float32)
         for target, channel, position in itertools.product(range(targets), range(channels), range(chunks)):
-            levels = self.levels(extents, target, channel, position)
-            if levels is not None:
-                out[target, channel, position * frames : (position + 1) * frames] = table[levels]
+            chunk = self.chunk(extents, target, channel, position)
+            if chunk is not None:
+                levels, scale = chunk
+                out[target, channel, position * frames :][: len(levels)] = 2.0**scale * table[levels]
         return out
 
 
@@ -125,6 +131,12 @@ def test_tracks(reader, expected):
         assert reader.column(f"track/{name}", "int64").tolist() == [row[name] for row in expected["tracks"]]
     present = reader.column("track/present", "bool", 2)
     assert present.tolist() == [list(row["present"].values()) for row in expected["tracks"]]
+    scales = reader.column("track/scale", "int16", 2)
+    for row, scale, there in zip(expected["tracks"], scales.tolist(), present.tolist(), strict=True):
+        assert scale == [row["scales"].get(target, 0) for target in reader.document["targets"]]
+        assert list(row["scales"]) == [
+            target for target, is_there in zip(reader.document["targets"], there, strict=True) if is_there
+        ]
     metadata = reader.column("track/metadata", "string")
     assert [json.loads(text) for text in metadata] == [row["metadata"] for row in expected["tracks"]]
 

@@ -268,7 +268,7 @@ def test_what_the_store_keeps_has_no_gaps():
     assert columns["start"].value(0) == 0
     assert columns["split"].value("") == ""
     assert columns["metadata"].to_array([None]).tolist() == ["{}"]
-    assert [name for name, column in columns.items() if column.by_target] == ["present"]
+    assert [name for name, column in columns.items() if column.by_target] == ["present", "scale"]
 
 
 def test_columns_are_the_same_in_another_process():

@@ -86,7 +86,7 @@ def with_lengths(data, content):
 
 
 def lengths(values):
-    return struct.pack(f">B{len(values)}H", 2, *values)
+    return struct.pack(f">Bh{len(values)}H", 2, 0, *values)
 
 
 # 3 rows of blocks, neither side a multiple of 8
@@ -236,8 +236,9 @@ HOSTILE = {
     "a huge size": (with_size(JPEG, 65500, 65500), r"claims 65500 x 65500 pixels, more than its \d+ bytes"),
     "a huge size, no table": (with_size(PLAIN, 65500, 65500), r"claims 65500 x 65500 pixels, more than its \d+ bytes"),
     "a table of nothing": (with_lengths(JPEG, b""), "table of segments is damaged"),
-    "a table of no lengths": (with_lengths(JPEG, b"\x02"), "table has 0 segments"),
-    "a table of 3-byte lengths": (with_lengths(JPEG, b"\x03" + bytes(9)), "table of segments is damaged"),
+    "a table of no lengths": (with_lengths(JPEG, b"\x02\0\0"), "table has 0 segments"),
+    "a table without a scale": (with_lengths(JPEG, b"\x02\0"), "table of segments is damaged"),
+    "a table of 3-byte lengths": (with_lengths(JPEG, b"\x03" + bytes(11)), "table of segments is damaged"),
     "a table of half a length": (with_lengths(JPEG, lengths(LENGTHS) + b"\0"), "table of segments is damaged"),
     "a table of one length more": (with_lengths(JPEG, lengths([*LENGTHS, 1])), "table has 4 segments"),
     "a table of one length less": (with_lengths(JPEG, lengths(LENGTHS[1:])), "table has 2 segments"),

@@ -32,10 +32,21 @@ def read(db, values, indices=INDICES, **options):
     return db.excerpts(0.1, values=values, **options).read(indices)["magnitude"]
 
 
+def by_levels(db, function):
+    """What a function of magnitudes gives for the levels of excerpts, each with its scale."""
+    batch = db.excerpts(0.1, targets=db.targets[:1], values="levels").read(INDICES)
+    found = np.empty(batch["magnitude"].shape, np.float32)
+    for i, (scale,) in enumerate(batch["scale"].tolist()):
+        found[i] = np.asarray(function(np.ldexp(db.look_up_table, scale)))[batch["magnitude"][i]]
+    return found
+
+
 def test_levels_are_those_of_the_tracks(made):
     excerpts = made.db.excerpts(0.1, targets=made.db.targets[:1], values="levels")
     batch = excerpts.read(INDICES)
     assert excerpts.dtype == batch["magnitude"].dtype == np.uint8
+    assert batch["scale"].dtype == np.int16
+    assert batch["scale"].tolist() == [[made.db[track].scales[made.db.targets[0]]] for track in batch["track"]]
     for levels, track, start in zip(batch["magnitude"], batch["track"], batch["start"], strict=True):
         first = round(start * made.db.rate / made.db.transform.hop)
         there = made.db[track].levels.isel(target=[0], time=slice(first, first + excerpts.frames))
@@ -45,13 +56,13 @@ def test_levels_are_those_of_the_tracks(made):
 def test_magnitudes_are_those_of_the_levels(made):
     magnitude = read(made.db, "magnitude")
     assert magnitude.dtype == np.float32
-    assert np.array_equal(magnitude, made.db.look_up_table[read(made.db, "levels")])
+    assert np.array_equal(magnitude, by_levels(made.db, lambda values: values))
 
 
 def test_decibels_have_a_floor_that_is_the_lowest_magnitude(made):
     decibel, magnitude = read(made.db, "decibel"), read(made.db, "magnitude").astype(np.float64)
     assert decibel.dtype == np.float32
-    lowest = made.db.look_up_table[1].astype(np.float64)
+    lowest = by_levels(made.db, lambda values: np.full(256, values[1])).astype(np.float64)
     assert np.allclose(decibel, 20 * np.log10(np.maximum(magnitude, lowest)), rtol=1e-5, atol=1e-4)
     assert np.isfinite(decibel).all()
 
@@ -71,7 +82,7 @@ def test_functions_of_a_value(made, function):
         return
     values = read(made.db, function)
     assert values.dtype == np.float32
-    assert np.array_equal(values, expected.astype(np.float32)[read(made.db, "levels")])
+    assert np.array_equal(values, by_levels(made.db, function))
 
 
 def test_whole_numbers_become_floats(small):
@@ -80,15 +91,17 @@ def test_whole_numbers_become_floats(small):
     assert np.array_equal(values, np.trunc(1000 * read(small.db, "magnitude")))
 
 
-def test_functions_are_called_once_with_all_magnitudes(small):
+def test_functions_are_called_once_for_each_scale_with_all_magnitudes(small):
     function = Counting()
     excerpts = small.db.excerpts(0.2, values=function)
     for i in range(20):
         excerpts.read([i, i + 1])
-    assert len(function.calls) == 1
-    assert np.array_equal(function.calls[0], small.db.look_up_table)
+    scales = sorted({scale for track in small.db for scale in track.scales.values()})
+    assert len(scales) > 1
+    expected = [np.ldexp(small.db.look_up_table, scale) for scale in scales]
+    assert np.array_equal(function.calls, expected)
     small.db.excerpts(0.2, values=function)
-    assert len(function.calls) == 2
+    assert len(function.calls) == 2 * len(scales)
 
 
 def test_functions_may_write_into_what_they_get(small):

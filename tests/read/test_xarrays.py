@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 import xarray
+import zarr
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -247,3 +250,52 @@ def test_frames_that_are_not_centred_are_labelled_by_their_middle(tmp_path, opti
         writer.add("x", music(3000, 0))
     time = norbert_store.open(tmp_path / "x.zarr")[0].magnitude.time
     assert np.allclose(time[:2], [128 / 8000, 256 / 8000])
+
+
+def test_arrays_load_without_holding_up_an_event_loop(small):
+    track = small.db[0]
+    for lazy in (track.magnitude, track.levels, small.db.to_xarray("levels").levels[:, :, 3:70]):
+        if not hasattr(lazy, "load_async"):  # older xarray
+            pytest.skip("this xarray doesn't load asynchronously")
+        loaded = asyncio.run(lazy.copy().load_async())
+        xarray.testing.assert_identical(loaded, lazy.load())
+
+
+def test_packed_levels_have_the_scale_of_each_frame(made):
+    packed = made.db.to_xarray("levels")
+    assert packed["scale"].dims == ("target", "frame")
+    scales = packed["scale"].values
+    assert scales.dtype == np.int16
+    expected = np.zeros(scales.shape, np.int16)
+    for track in made.db:
+        for target, scale in track.scales.items():
+            expected[made.db.targets.index(target), track.start : track.start + track.frames] = scale
+    assert np.array_equal(scales, expected)
+    some = packed.isel(frame=slice(5, 40, 3), target=0)
+    assert np.array_equal(some["scale"], expected[0, 5:40:3])
+    magnitude = made.db.look_up_table[packed["levels"].values] * 2.0 ** scales[:, np.newaxis, :, np.newaxis]
+    there = ~np.isnan(made.db.to_xarray().magnitude.values)
+    assert np.array_equal(magnitude[there], made.db.to_xarray().magnitude.values[there])
+
+
+def test_a_part_of_the_packed_array_is_written_as_it_comes(small, tmp_path):
+    """By xarray with the codec of the store, and by zarr's own copy."""
+    packed = xarray.open_zarr(small.path, chunks=None)
+    # within a track from any frame on, across tracks from the beginning of a chunk
+    for part in (packed[["magnitude"]].isel(frame=slice(2, 75)), packed[["magnitude"]].isel(frame=slice(96, 300))):
+        part.to_zarr(tmp_path / "part.zarr", mode="w", consolidated=False)
+        again = xarray.open_zarr(tmp_path / "part.zarr", chunks=None, consolidated=False)
+        assert "norbert_store.jpeg" in (tmp_path / "part.zarr/magnitude/zarr.json").read_text()
+        assert np.array_equal(np.isnan(again.magnitude), np.isnan(part.magnitude))
+        np.testing.assert_allclose(again.magnitude, part.magnitude, atol=0.05)
+    array = zarr.open_array(small.path / "magnitude", mode="r")
+    found, expected = (np.asarray(each[...]) for each in (zarr.from_array({}, data=array), array))
+    assert np.array_equal(np.isnan(found), np.isnan(expected))
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def test_means_over_the_packed_axis_are_those_of_the_tracks(small):
+    packed = xarray.open_zarr(small.path).magnitude.sel(target="mixture")
+    tracks = [track.magnitude.sel(target="mixture").values for track in small.db]
+    expected = np.concatenate(tracks, axis=1).mean(axis=1)
+    np.testing.assert_allclose(packed.mean("frame"), expected, rtol=1e-5)
