@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from norbert_store._export.plan import placement
+from norbert_store._export.plan import bundle_size, shard_size
 from norbert_store._format.arrays import block_key, block_shape, blocks_of, encode_block, group_document, json_bytes
 from norbert_store._format.document import EXTENT, EXTENT_PARTS, ROOT_KEY, Document
 from norbert_store._format.layout import POSITIONS, ROWS, Layout, shard_key
@@ -193,7 +193,8 @@ def shards(table: dict[str, np.ndarray], layout: Layout) -> dict[tuple[int, int]
 
 def place(tracks: int, targets: int) -> dict[str, int]:
     """Tell how many tracks an export puts into a bundle, and how many chunks into a shard."""
-    bundle_tracks, shard_chunks = placement(tracks, targets, CLIP)
+    bundle_tracks = bundle_size(tracks, targets)
+    shard_chunks = shard_size(bundle_tracks, CLIP)
     return {"bundle_tracks": bundle_tracks, "shard_chunks": shard_chunks}
 
 

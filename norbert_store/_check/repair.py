@@ -57,8 +57,8 @@ from norbert_store._spectra.bins import LinearBins, MelBands, ReadyBins, StoredT
 from norbert_store._storage.lock import WriterLock
 from norbert_store._storage.storage import Location, Storage
 from norbert_store._write.bundle import Bundle
-from norbert_store._write.change import change, settle
-from norbert_store._write.commit import Blocks, array_documents
+from norbert_store._write.change import Blocks, block_files, change, row_blocks, settle
+from norbert_store._write.commit import array_documents
 from norbert_store.errors import (
     AudioError,
     DamagedError,
@@ -465,7 +465,7 @@ class _Shards:
         document = self.snapshot.document.next().with_blocks(blocks)
         self.lock.renew()
         self.snapshot = self.snapshot.moved_on(
-            change(self.storage, document, {shard.key: data, **_files_of(document, blocks)})
+            change(self.storage, document, {shard.key: data, **block_files(document, blocks)})
         )
 
     def _packed(self, shard: _Shard) -> tuple[bytes, NDArray[np.uint32]]:
@@ -625,20 +625,13 @@ def _drop(shards: _Shards, done: _Done) -> set[int]:
     blocks: Blocks = {}
     for column in document.columns:
         values = snapshot.column(column.path if column.key else column.name)[kept]
-        for block in range(first_block, layout.blocks(len(kept))):
-            rows = layout.block_rows(block, len(kept))
-            blocks[column.path, column.block(block)] = values[rows.start : rows.stop]
+        blocks |= row_blocks(document, column, values[first_block * layout.rows :], first_block)
     extents, files = shards.without(kept)
     blocks |= extents
     document = document.with_blocks(blocks)
     shards.lock.renew()
-    document = change(shards.storage, document, {**files, **_files_of(document, blocks)})
+    document = change(shards.storage, document, {**files, **block_files(document, blocks)})
     for key, node in array_documents(document).items():
         shards.storage.set(key, json_bytes(node))
     done.dropped = names
     return set(shards.rows.shards(lost))
-
-
-def _files_of(document: Document, blocks: Blocks) -> dict[str, bytes]:
-    """Encode blocks of a document's arrays."""
-    return {block_key(*at): encode_block(document.arrays()[at[0]], values) for at, values in blocks.items()}

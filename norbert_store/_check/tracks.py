@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from norbert_store._check.report import Fault, problem_of
 from norbert_store._format.arrays import block_key, blocks_of
 from norbert_store._format.document import EXTENT, Document
-from norbert_store._format.table import LABEL_GROUP, PRESENT, SCALE, TRACK_GROUP
+from norbert_store._format.table import BY_TARGET, LABEL_GROUP, TRACK_GROUP
 from norbert_store._lazy import lazy
 from norbert_store._read.snapshot import Snapshot
 from norbert_store._spectra.bins import LinearBins, MelBands, StoredTransform
@@ -116,7 +116,7 @@ def row_key(snapshot: Snapshot, column: str, row: int) -> str:
     """Key of the chunk of a column that holds a row."""
     path = column if column.startswith(f"{LABEL_GROUP}/") else f"{TRACK_GROUP}/{column}"
     block, _ = snapshot.layout.block_of(row)
-    return block_key(path, (block, 0) if path in (PRESENT, SCALE) else (block,))
+    return block_key(path, (block, 0) if path in BY_TARGET else (block,))
 
 
 def column_faults(snapshot: Snapshot) -> Iterator[Fault]:

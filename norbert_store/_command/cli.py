@@ -143,6 +143,7 @@ def _export_options(command: Any) -> Any:
             click.option("--citation", default="", help="How to cite the data set."),
             click.option("--skip-broken", is_flag=True, help="Go on without tracks that can't be read."),
             click.option("--resume", is_flag=True, help="Continue an export that was interrupted, or add new tracks."),
+            click.option("--update", is_flag=True, help="As --resume; also take anew what was edited since."),
             click.option("--workers", type=click.IntRange(1), help="Processes on this machine.  [default: 1]"),
             click.option("--dask", metavar="ADDRESS", help="Scheduler of a Dask cluster that does the work."),
         )

@@ -116,6 +116,21 @@ def print_summary(to: Console, summary: export.Summary) -> None:
         to.print(f"{counted(len(summary.skipped), 'track')} left out:")
         for _, reason in summary.skipped:
             to.print(f"  {printable(reason)}")
+    if summary.updated:
+        to.print(f"{counted(len(summary.updated), 'track')} taken anew")
+    _print_differing(
+        to, summary.edited, "changed since, and in the store as before; --update takes what was edited anew"
+    )
+    _print_differing(to, summary.gone, "in the store, whose audio isn't there any more: deleted, or renamed")
+    for note in summary.notes:
+        to.print(printable(note))
+
+
+def _print_differing(to: Console, tracks: Sequence[tuple[str, str]], what: str) -> None:
+    if tracks:
+        to.print(f"{counted(len(tracks), 'track')} {what}:")
+    for name, how in tracks:
+        to.print(f"  {printable(name)}: {printable(how)}")
 
 
 def print_report(to: Console, report: Report) -> None:

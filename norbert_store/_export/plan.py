@@ -29,11 +29,14 @@ class PlannedTrack:
         Along time, that it takes.
     headers : mapping of str to AudioInfo
         Those that were read, by stem: who reads the audio compares it with them.
+    anew : bool
+        Whether it takes the place of the one of its name that is committed.
     """
 
     track: SourceTrack
     chunks: int
     headers: Mapping[str, AudioInfo] = field(default_factory=dict)
+    anew: bool = False
 
     @property
     def name(self) -> str:
@@ -57,13 +60,17 @@ class PlannedBundle:
     end_chunk: int
 
 
-def placement(tracks: int, targets: int, info: AudioInfo) -> tuple[int, int]:
-    """Tracks in a bundle and chunks in a shard: one track a bundle, or more where there would be too many files."""
-    bundle_tracks = math.ceil(tracks * targets / _MOST_SHARDS)
+def bundle_size(tracks: int, targets: int) -> int:
+    """Tracks in a bundle: one, or more where there would be too many files."""
+    return max(1, math.ceil(tracks * targets / _MOST_SHARDS))
+
+
+def shard_size(bundle_tracks: int, info: AudioInfo) -> int:
+    """Chunks in a shard, for bundles of some tracks as long as one of them."""
     if bundle_tracks == 1:
-        return 1, SHARD_CHUNKS
+        return SHARD_CHUNKS
     chunks = math.ceil(info.seconds / 6) * bundle_tracks  # a chunk of the default shape takes about six seconds
-    return bundle_tracks, min(max(chunks, SHARD_CHUNKS), _MOST_SHARD_CHUNKS)
+    return min(max(chunks, SHARD_CHUNKS), _MOST_SHARD_CHUNKS)
 
 
 def plan_bundles(

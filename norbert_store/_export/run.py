@@ -56,7 +56,13 @@ def export(
         ``dask.distributed.Client.get_executor()``. This process does it all if left out. The result is the same, byte
         for byte.
     resume : bool
-        Go on where an export was interrupted, or add what is new; starts where there is no store yet.
+        Go on where an export was interrupted, or add what is new; starts where there is no store yet. What is there
+        stays as it is: tracks whose files were edited since (other length, or time), deleted or renamed, or of which
+        the table says something else now, are told in the summary.
+    update : bool
+        As ``resume``, and takes anew what was edited: such tracks are encoded again, and come to the end of the store;
+        where only labels, split, title and the like differ, these are changed. Each is the old or the new one at any
+        moment; if the new one can't be read, the old one stays. What was deleted stays, too.
     skip_broken : bool
         Whether to go on without tracks whose audio can't be read, or doesn't fit the store.
     progress : callable, optional
@@ -70,7 +76,7 @@ def export(
     Returns
     -------
     Summary
-        Number of tracks, sizes, what was left out; ``open()`` opens the store.
+        Number of tracks, sizes, what was left out, and what is otherwise in the store; ``open()`` opens the store.
 
     Raises
     ------

@@ -53,6 +53,15 @@ class Summary:
         Of the data set, that are in the store now.
     written : int
         Tracks that were written this time; others were there already.
+    updated : list of str
+        Names of the tracks that were there already, and were written anew, or got other labels, with ``update``.
+    edited : list of (str, str)
+        Name of every track that the store has as it was before its files were edited, or its labels changed; and what
+        differs. ``update`` takes them anew.
+    gone : list of (str, str)
+        Name of every track that the store has, and whose audio isn't there any more: it was deleted or renamed.
+    notes : list of str
+        What else the store has otherwise than was asked for, such as its title.
     skipped : list of (str, str)
         Name of every track that was left out, and why.
     channels : int
@@ -70,6 +79,10 @@ class Summary:
     location: str
     tracks: int = 0
     written: int = 0
+    updated: list[str] = field(default_factory=list)
+    edited: list[tuple[str, str]] = field(default_factory=list)
+    gone: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     channels: int = 0
     audio_seconds: float = 0.0
@@ -100,8 +113,12 @@ class Summary:
 
     def __repr__(self) -> str:
         tracks = "1 track" if self.tracks == 1 else f"{self.tracks} tracks"
-        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        more = "".join(
+            f", {len(found)} {what}"
+            for what, found in (("skipped", self.skipped), ("edited", self.edited), ("gone", self.gone))
+            if found
+        )
         return (
             f"<norbert_store.Summary of {self.location!r}: {tracks}, {self.audio_seconds:.1f} s, "
-            f"{self.store_bytes / 1e6:.1f} MB; {self.written} written{skipped}>"
+            f"{self.store_bytes / 1e6:.1f} MB; {self.written} written{more}>"
         )

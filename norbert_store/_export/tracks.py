@@ -4,7 +4,8 @@
 task of its own, for this process or for any executor, and this process commits them in order. So the result is the
 same, byte for byte, however many workers there are, and however often it was interrupted.
 
-The header of each file is read once: those that the plan needs go with the tracks to who reads their audio.
+The header of each file is read once: those that the plan needs go with the tracks to who reads their audio. Of what a
+store has already, files are only compared with what was noted of them (`norbert_store._export.compare`).
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, Unpack
 
+from norbert_store._export.compare import Committed, Difference
 from norbert_store._export.parallel import in_order, process_pool
-from norbert_store._export.plan import PlannedBundle, PlannedTrack, placement, plan_rest
+from norbert_store._export.plan import PlannedBundle, PlannedTrack, bundle_size, plan_bundles, plan_rest, shard_size
 from norbert_store._export.summary import FLOAT_BYTES, Progress, Summary
 from norbert_store._format.document import Document
+from norbert_store._format.layout import SHARD_CHUNKS
+from norbert_store._format.table import TRACK_GROUP, Column
 from norbert_store._sources.files import AudioInfo
 from norbert_store._sources.stems import TrackStems
 from norbert_store._sources.track import SourceTrack
@@ -52,6 +56,7 @@ class ExportOptions(CreateOptions, total=False):
     channels: int | Sequence[str] | None
     workers: Workers
     resume: bool
+    update: bool
     skip_broken: bool
     progress: Callable[[Progress], None] | None
     bundle_tracks: int | None
@@ -72,6 +77,7 @@ def export_tracks(
     channels: int | Sequence[str] | None = None,
     workers: Workers = None,
     resume: bool = False,
+    update: bool = False,
     skip_broken: bool = False,
     progress: Callable[[Progress], None] | None = None,
     bundle_tracks: int | None = None,
@@ -86,7 +92,7 @@ def export_tracks(
     out : str, path or zarr store
         Where nothing is yet; with ``resume``, a store may be there.
     targets : sequence of str
-    rate, channels, workers, resume, skip_broken, progress, bundle_tracks
+    rate, channels, workers, resume, update, skip_broken, progress, bundle_tracks
         As for `norbert_store._export.run.export`.
     **options
         As for `norbert_store.create`; ``transform`` may also be a function that makes one for the first track's rate.
@@ -100,26 +106,15 @@ def export_tracks(
     NorbertStoreError, ValueError
         As `norbert_store._export.run.export`.
     """
-    first_headers, info = _read_until_readable(tracks, skip_broken)
-    transform_of_rate = options.get("transform")
-    if callable(transform_of_rate):
-        options["transform"] = transform_of_rate(info.rate)
-    planned_bundle_tracks, planned_shard_chunks = placement(len(tracks), len(targets), info)
-    options.setdefault("shard_chunks", planned_shard_chunks)
-    document, transform = new_document(
-        targets=targets,
-        rate=info.rate if rate is None and options.get("transform") is None else rate,
-        channels=info.channels if channels is None else channels,
-        **options,
-    )
-    bundle_tracks = planned_bundle_tracks if bundle_tracks is None else bundle_tracks
-    bundle_tracks = whole_number("bundle_tracks", bundle_tracks, at_least=1)
+    if bundle_tracks is not None:
+        bundle_tracks = whole_number("bundle_tracks", bundle_tracks, at_least=1)
+    wanted = _Wanted(targets, rate, channels, options)
     storage = Storage(out, read_only=False)
+    run = _Export(tracks, skip_broken, update, progress)
     with _executor(workers, storage) as executor:
-        run = _Export(tracks, transform.rate, skip_broken, progress)
-        planned = run.read_headers(first_headers, document, transform)
-        with _committer(storage, document, transform, resume) as committer:
-            bundles = run.check_rows(_plan(planned, bundle_tracks, committer), committer)
+        committer = _resumed(storage, wanted, run) if resume or update else None
+        with committer or _begun(storage, wanted, run) as committer:
+            bundles = run.check_rows(run.plan(committer, bundle_tracks), committer)
             try:
                 with closing(run.encode(bundles, committer, executor)) as encoded:
                     for bundle, results in zip(bundles, encoded, strict=True):
@@ -150,19 +145,44 @@ class _Encoded(NamedTuple):
     extents: Extents
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What an export was told of the store that it is to write; what wasn't said is as it is found."""
+
+    targets: Sequence[str]
+    rate: int | None
+    channels: int | Sequence[str] | None
+    options: CreateOptions
+
+    def document(
+        self, rate: int, channels: int | Sequence[str], shard_chunks: int = SHARD_CHUNKS
+    ) -> tuple[Document, StoredTransform]:
+        """Describe the store; what wasn't said is as given here."""
+        options: CreateOptions = {"shard_chunks": shard_chunks, **self.options}
+        transform = options.get("transform")
+        if callable(transform):
+            options["transform"] = transform(rate)
+        return new_document(
+            targets=self.targets,
+            rate=rate if self.rate is None and transform is None else self.rate,
+            channels=channels if self.channels is None else self.channels,
+            **options,
+        )
+
+
 class _Export:
     """One export on its way: what is known of its tracks, and what is told of it."""
 
     def __init__(
         self,
         tracks: Sequence[SourceTrack],
-        rate: int,
         skip_broken: bool,
+        update: bool,
         progress: Callable[[Progress], None] | None,
     ) -> None:
         self._tracks = tracks
-        self._rate = rate
         self._skip_broken = skip_broken
+        self._update = update
         self._progress = progress
         self._started = time.monotonic()
         self._skipped: list[tuple[SourceTrack, str]] = []
@@ -171,29 +191,131 @@ class _Export:
         self._done = 0
         self._seconds = 0.0
         self._written = 0
+        self._planned: list[PlannedTrack] = []
+        # of what was there before
+        self._differences: dict[int, Difference] = {}  # by the track's position
+        self._gone: dict[str, str] = {}
+        self._notes: list[str] = []
+        self._updated: list[str] = []
+
+    @property
+    def tracks(self) -> int:
+        """Number of tracks that the data set has."""
+        return len(self._tracks)
 
     # ---- before the first track is read
 
-    def read_headers(
-        self, first: Sequence[Headers | NorbertStoreError], document: Document, transform: StoredTransform
-    ) -> list[PlannedTrack]:
-        """Read the length of every track, but for the first ones, whose headers were read.
+    def first_headers(self) -> tuple[list[Headers | NorbertStoreError], AudioInfo]:
+        """Read the headers of the first track; with ``skip_broken``, of those up to the first that can be read.
 
-        If one can't be read, and isn't to be skipped, those before it are returned.
+        Returns
+        -------
+        headers : list
+            Of each of these tracks, or why they can't be read.
+        info : AudioInfo
+            Of the one that can be read.
         """
-        planned = []
+        found: list[Headers | NorbertStoreError] = []
+        for track in self._tracks:
+            headers = _headers_or_error(track)
+            found.append(headers)
+            if not isinstance(headers, NorbertStoreError):
+                return found, next(iter(headers.values()))
+            if not self._skip_broken:
+                raise type(headers)(f"track {track.name!r}: {headers}") from headers
+        if not found:
+            raise SourceError("there are no tracks to export")
+        raise SourceError(f"none of the {len(self._tracks)} tracks can be read; the first: {found[0]}")
+
+    def compare(self, committer: Committer, wanted: Document) -> dict[int, int]:
+        """Tell what of the data set is in a store already, and what has changed since.
+
+        Returns
+        -------
+        dict of int to int
+            By the position of a track that is there, the number of its frames.
+        """
+        committed = Committed(committer)
+        there: dict[str, int] = {}
+        for position, track in enumerate(self._tracks):
+            if track.name in committed:  # of two tracks of one name, the first is there
+                there.setdefault(track.name, position)
+        for position in there.values():
+            if difference := committed.difference(self._tracks[position]):
+                self._differences[position] = difference
+        self._gone = committed.gone(self._tracks)
+        self._compare_facts(committer, wanted)
+        return {position: committed.frames(name) for name, position in there.items()}
+
+    def _compare_facts(self, committer: Committer, wanted: Document) -> None:
+        before = committer.document.about
+        new = {key: text for key, text in wanted.about.items() if text != before.get(key)}
+        for key, text in new.items():
+            was = repr(before.get(key, ""))
+            now = f"was {was}, and is {text!r} now" if self._update else f"is still {was}, not {text!r}"
+            self._notes.append(f"the {key} of the store {now}")
+        if new and self._update:
+            committer.describe(new)
+
+    def read_headers(
+        self,
+        document: Document,
+        transform: StoredTransform,
+        first: Sequence[Headers | NorbertStoreError] = (),
+        there: Mapping[int, int] | None = None,
+    ) -> None:
+        """Read how long tracks are that are to be written, but for the first ones, whose headers were read.
+
+        If one can't be read, and isn't to be skipped, those behind it aren't planned.
+
+        Parameters
+        ----------
+        document : Document
+        transform : StoredTransform
+        first : sequence
+            What is known already.
+        there : mapping of int to int, optional
+            Frames of the tracks that the store has, by their position.
+        """
+        self._rate, there = transform.rate, there or {}
+        anew = {position for position in there if self._is_anew(position)}
+        wanted = [i for i in range(len(first), len(self._tracks)) if i in anew or i not in there]
         with ThreadPoolExecutor(_HEADERS_AT_A_TIME) as pool:
-            others = pool.map(_headers_or_error, self._tracks[len(first) :])
-            for track, found in zip(self._tracks, chain(first, others), strict=True):
+            others = pool.map(_headers_or_error, (self._tracks[position] for position in wanted))
+            headers = chain(first, others)
+            for position, track in enumerate(self._tracks):
+                if position in there:
+                    self._planned.append(PlannedTrack(track, document.layout.chunks(there[position])))
+                    if position not in anew:
+                        continue
+                found = next(headers)
                 if not isinstance(found, NorbertStoreError):
                     frames = transform.stft.frame_count(next(iter(found.values())).samples)
-                    planned.append(PlannedTrack(track, document.layout.chunks(frames), found))
+                    chunks = document.layout.chunks(frames)
+                    self._planned.append(PlannedTrack(track, chunks, found, anew=position in anew))
                 elif self._skip_broken:
                     self._skip(track, str(found))
                 else:
                     self._broken = type(found)(f"track {track.name!r}: {found}")
                     break
-        return planned
+
+    def _is_anew(self, position: int) -> bool:
+        """Whether a track that is there is to be written anew."""
+        difference = self._differences.get(position)
+        return self._update and difference is not None and bool(difference.files)
+
+    def plan(self, committer: Committer, bundle_tracks: int | None) -> list[PlannedBundle]:
+        """Tell where all lies that is to be written: what is written anew comes behind everything else."""
+        layout = committer.document.layout
+        planned = [track for track in self._planned if not track.anew]
+        names = {track.name for track in planned}
+        starts = zip(committer.column("name"), committer.column("start"), strict=True)
+        committed = {name: layout.chunk_of(start) for name, start in starts if name in names}
+        targets = len(committer.document.targets)
+        size = bundle_size(len(self._tracks), targets) if bundle_tracks is None else bundle_tracks
+        rest = plan_rest(planned, size, layout, committed, committer.document.chunks)
+        end = max([layout.whole_shards(committer.document.chunks), *(bundle.end_chunk for bundle in rest)])
+        return rest + plan_bundles([track for track in self._planned if track.anew], size, layout, end)
 
     def check_rows(self, bundles: Sequence[PlannedBundle], committer: Committer) -> list[PlannedBundle]:
         """Make the rows of the track table, but for where tracks lie; return the bundles without what doesn't fit."""
@@ -201,22 +323,47 @@ class _Export:
             replace(bundle, tracks=tuple(planned for planned in bundle.tracks if self._check_row(planned, committer)))
             for bundle in bundles
         ]
+        for position, difference in self._differences.items():
+            if self._update and difference.row and not difference.files:
+                self._edit_row(self._tracks[position], committer)
         self._done = len(self._tracks) - len(self._rows)
         return checked
 
     def _check_row(self, planned: PlannedTrack, committer: Committer) -> bool:
-        track = planned.track
+        found = self._row(planned.track, committer, planned.anew)
+        if found is None:
+            return False
+        row, new_columns = found
+        committer.expect(row, new_columns, planned.anew)
+        self._rows[planned.name] = row
+        return True
+
+    def _edit_row(self, track: SourceTrack, committer: Committer) -> None:
+        """Have what a data set says of a track that is there, and whose files are the same, be changed."""
+        found = self._row(track, committer, anew=True)
+        if found is not None:
+            row, new_columns = found
+            committer.edit(row, new_columns)
+            self._updated.append(track.name)
+
+    def _row(self, track: SourceTrack, committer: Committer, anew: bool) -> tuple[Row, tuple[Column, ...]] | None:
+        """Make a track's row; None if it doesn't fit, and is to be skipped."""
         source = track.source.reference(committer.storage.folder)
+        files = track.source.file_states(committer.document.targets)
         try:
-            row, new_columns = committer.check(track.name, track.split, source, labels=track.labels)
+            row, new_columns = committer.check(
+                track.name, track.split, source, labels=track.labels, files=files, anew=anew
+            )
         except TrackError as error:
             if not self._skip_broken:
                 raise
             self._skip(track, str(error))
-            return False
-        committer.expect(row, new_columns)
-        self._rows[track.name] = row
-        return True
+            return None
+        if anew:  # what the data set doesn't say stays as it is
+            row.pop(f"{TRACK_GROUP}/metadata")
+            if not track.split:
+                row.pop(f"{TRACK_GROUP}/split")
+        return row, new_columns
 
     # ---- the work
 
@@ -246,6 +393,8 @@ class _Export:
         for planned, result in zip(bundle.tracks, results, strict=True):
             if isinstance(result, Place):
                 rows.append({**self._rows[planned.name], **result.row})
+                if planned.anew:
+                    self._updated.append(planned.name)
             else:
                 self._skip(planned.track, result)
         self._done += len(results)
@@ -278,9 +427,15 @@ class _Export:
         storage, layout = committer.storage, committer.document.layout
         positions = {id(track): i for i, track in enumerate(self._tracks)}
         skipped = sorted(self._skipped, key=lambda item: positions[id(item[0])])
+        updated = set(self._updated)
+        differing = [(self._tracks[i].name, difference) for i, difference in sorted(self._differences.items())]
         summary = Summary(
             storage.name,
             written=self._written,
+            updated=self._updated,
+            edited=[(name, str(how)) for name, how in differing if not how.gone and name not in updated],
+            gone=[*((name, how.gone) for name, how in differing if how.gone), *self._gone.items()],
+            notes=self._notes,
             skipped=[(track.name, reason) for track, reason in skipped],
             channels=len(committer.document.channels),
             store_bytes=sum(storage.size(key) or 0 for key in storage.list()),
@@ -338,31 +493,6 @@ def _seconds(results: Sequence[Place | str], rate: int) -> float:
 # ---- headers
 
 
-def _read_until_readable(
-    tracks: Sequence[SourceTrack], skip_broken: bool
-) -> tuple[list[Headers | NorbertStoreError], AudioInfo]:
-    """Read the headers of the first track; with ``skip_broken``, of those up to the first that can be read.
-
-    Returns
-    -------
-    headers : list
-        Of each of these tracks, or why they can't be read.
-    info : AudioInfo
-        Of the one that can be read.
-    """
-    found: list[Headers | NorbertStoreError] = []
-    for track in tracks:
-        headers = _headers_or_error(track)
-        found.append(headers)
-        if not isinstance(headers, NorbertStoreError):
-            return found, next(iter(headers.values()))
-        if not skip_broken:
-            raise type(headers)(f"track {track.name!r}: {headers}") from headers
-    if not found:
-        raise SourceError("there are no tracks to export")
-    raise SourceError(f"none of the {len(tracks)} tracks can be read; the first: {found[0]}")
-
-
 def _headers_or_error(track: SourceTrack) -> Headers | NorbertStoreError:
     try:
         return track.source.first_headers()
@@ -387,22 +517,36 @@ def _executor(workers: Workers, storage: Storage) -> Iterator[Executor | None]:
         yield None if isinstance(workers, int) else workers
 
 
-def _plan(planned: Sequence[PlannedTrack], bundle_tracks: int, committer: Committer) -> list[PlannedBundle]:
-    layout = committer.document.layout
-    names = {track.name for track in planned}
-    starts = zip(committer.column("name"), committer.column("start"), strict=True)
-    committed = {name: layout.chunk_of(start) for name, start in starts if name in names}
-    return plan_rest(planned, bundle_tracks, layout, committed, committer.document.chunks)
+def _begun(storage: Storage, wanted: _Wanted, run: _Export) -> Committer:
+    """Begin a new store, once the lengths of all tracks are known."""
+    headers, info = run.first_headers()
+    shard_chunks = shard_size(bundle_size(run.tracks, len(wanted.targets)), info)
+    document, transform = wanted.document(info.rate, info.channels, shard_chunks)
+    run.read_headers(document, transform, headers)
+    return Committer.new(storage, document, transform)
 
 
-def _committer(storage: Storage, document: Document, transform: StoredTransform, resume: bool) -> Committer:
-    if not resume:
-        return Committer.new(storage, document, transform)
+def _resumed(storage: Storage, wanted: _Wanted, run: _Export) -> Committer | None:
+    """Go on with the store that is there; None where there is none."""
+    asked: list[Document] = []
+
+    def check(there: Document) -> None:
+        document, _ = wanted.document(there.transform["rate"], there.channels)
+        _check_same(storage.name, document, there)
+        asked.append(document)
+
     try:
-        return Committer.of(storage, partial(_check_same, storage.name, document))
+        committer = Committer.of(storage, check)
     except StoreNotFoundError:
         clear_leftovers(storage)
-        return Committer.new(storage, document, transform)
+        return None
+    try:
+        there = run.compare(committer, asked[0])
+        run.read_headers(committer.document, committer.transform, there=there)
+    except BaseException:
+        committer.close()
+        raise
+    return committer
 
 
 def _check_same(name: str, wanted: Document, there: Document) -> None:

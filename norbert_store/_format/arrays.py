@@ -26,6 +26,7 @@ from norbert_store._format.shard import with_checksum, without_checksum
 from norbert_store.errors import DamagedError
 
 LARGEST_BLOCK_BYTES = 256 * 2**20
+MOST_DEPTH = 32  # of JSON
 _ZSTD_LEVEL = 3
 
 Metadata = Mapping[str, Any]
@@ -78,6 +79,19 @@ def json_bytes(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False).encode()
 
 
+def json_depth(value: Any) -> int:
+    """Count how deep a JSON value is nested."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        inner = [child for each in level if isinstance(each, dict) for child in each.values()]
+        inner += [child for each in level if isinstance(each, list) for child in each]
+        level = [child for child in inner if isinstance(child, dict | list)]
+        if depth > MOST_DEPTH:
+            break
+    return depth
+
+
 # ---- blocks
 
 
@@ -118,6 +132,16 @@ def encode_block(metadata: Metadata, values: NDArray[Any]) -> bytes:
     whole[tuple(map(slice, values.shape))] = values
     body = VLenUTF8().encode(whole.ravel()) if whole.dtype == object else whole.tobytes()
     return with_checksum(Zstd(level=_ZSTD_LEVEL).encode(body))
+
+
+def decoded_bytes(metadata: Metadata, values: NDArray[Any] | None = None) -> int:
+    """Bytes that a block decodes to, with some values at its beginning or none: this is what readers bound."""
+    count, data_type = math.prod(block_shape(metadata)), _numpy_type(metadata)
+    if not data_type.hasobject:
+        return count * data_type.itemsize
+    texts = [] if values is None else values.ravel().tolist()
+    filled = (count - len(texts)) * len(metadata["fill_value"].encode())
+    return 4 + 4 * count + sum(len(str(text).encode()) for text in texts) + filled
 
 
 def decode_block(metadata: Metadata, data: bytes) -> NDArray[Any]:

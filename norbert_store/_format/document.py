@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._format.arrays import (
+    MOST_DEPTH,
     Metadata,
     array_document,
     block_number,
@@ -31,6 +32,7 @@ from norbert_store._format.arrays import (
     decode_block,
     group_document,
     json_bytes,
+    json_depth,
     regular_grid,
     valid_part,
 )
@@ -59,7 +61,6 @@ JPEG = "norbert_store.jpeg"
 LARGEST_DOCUMENT_BYTES = 64 * 2**20
 LARGEST_NUMBER = 2**53
 LARGEST_BLOCK = 2**20
-MOST_DEPTH = 32
 
 _REQUIRED = ("version", "id", "revision", "edition", "tracks", "chunks", "targets", "channels", "transform", "curve")
 _LAYOUT = ("bins", "chunk_frames", "shard_chunks", "rows", "positions")
@@ -423,7 +424,7 @@ def _own_attributes(data: bytes, store: str) -> tuple[str, Any]:
 def _parse(text: str, store: str) -> dict[str, Any]:
     try:
         attributes = json.loads(text)
-        if not isinstance(attributes, dict) or _depth(attributes) > MOST_DEPTH:
+        if not isinstance(attributes, dict) or json_depth(attributes) > MOST_DEPTH:
             raise FormatError(f"{store}: its document must be a JSON object of at most {MOST_DEPTH} levels")
         # Python takes NaN, and half a surrogate pair, that can't be written again
         json.dumps(attributes, allow_nan=False, ensure_ascii=False).encode()
@@ -432,19 +433,6 @@ def _parse(text: str, store: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{store}: its document isn't JSON: {error}") from None
     return attributes
-
-
-def _depth(value: Any) -> int:
-    """Count how deep a JSON value is nested."""
-    depth, level = 0, [value]
-    while level:
-        depth += 1
-        inner = [child for each in level if isinstance(each, dict) for child in each.values()]
-        inner += [child for each in level if isinstance(each, list) for child in each]
-        level = [child for child in inner if isinstance(child, dict | list)]
-        if depth > MOST_DEPTH:
-            break
-    return depth
 
 
 def _check_version(attributes: Mapping[str, Any], store: str) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from norbert_store._format.arrays import MOST_DEPTH, json_depth
 from norbert_store.errors import TrackError
 
 TRACK_GROUP = "track"
@@ -72,7 +73,7 @@ class Column:
     @property
     def by_target(self) -> bool:
         """Whether there is a value for each target."""
-        return self.path in (PRESENT, SCALE)
+        return self.path in BY_TARGET
 
     def block(self, number: int) -> tuple[int, ...]:
         """Position of one of its blocks, counted along its rows."""
@@ -81,7 +82,7 @@ class Column:
     def to_array(self, values: Sequence[Any]) -> NDArray[Any]:
         """Return what the array holds for some values; None for what isn't known."""
         if self.type == "strings":
-            values = [None if value is None else json.dumps(list(value), ensure_ascii=False) for value in values]
+            values = [None if value is None else _json_text(value) for value in values]
         values = [self.fill_value if value is None else value for value in values]
         return np.array(values, dtype=object if self.data_type == "string" else self.data_type)
 
@@ -117,10 +118,16 @@ def _base(name: str, data_type: str, fill_value: Any) -> Column:
 
 PRESENT = f"{TRACK_GROUP}/present"
 SCALE = f"{TRACK_GROUP}/scale"
+SOURCE_BYTES = f"{TRACK_GROUP}/source_bytes"
+SOURCE_MODIFIED = f"{TRACK_GROUP}/source_modified"
+BY_TARGET = frozenset((PRESENT, SCALE, SOURCE_BYTES, SOURCE_MODIFIED))
+NOT_NOTED = -1  # length of a file of which nothing is known
 BASE_COLUMNS = (
     _base("name", "string", ""),
     _base("split", "string", ""),
     _base("source", "string", ""),
+    _base("source_bytes", "int64", NOT_NOTED),
+    _base("source_modified", "int64", NOT_NOTED),
     _base("start", "int64", 0),
     _base("frames", "int64", 0),
     _base("samples", "int64", 0),
@@ -192,8 +199,13 @@ def metadata_text(metadata: Mapping[str, Any] | None) -> str:
         raise TrackError(f"metadata must be a mapping, found {type(metadata).__name__}")
     try:
         text = json.dumps(dict(metadata or {}), allow_nan=False, ensure_ascii=False)
+        depth = json_depth(json.loads(text))
     except (TypeError, ValueError) as error:
         raise TrackError(f"metadata must hold what JSON can: {error}") from None
+    except RecursionError:
+        depth = MOST_DEPTH + 1
+    if depth > MOST_DEPTH:
+        raise TrackError(f"metadata must have at most {MOST_DEPTH} levels of lists and mappings within each other")
     return check_text("metadata", text)
 
 
@@ -220,8 +232,13 @@ def label_type(name: str, value: Any) -> str:
     if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
         for each in value:
             check_text(f"the label {name!r}", each)
+        check_text(f"the label {name!r}, as JSON,", _json_text(value))
         return "strings"
     raise TrackError(f"the label {name!r} must be text, a truth value, a number or a list of texts; found {value!r}")
+
+
+def _json_text(texts: Sequence[str]) -> str:
+    return json.dumps(list(texts), ensure_ascii=False)
 
 
 def _check_label_name(name: str) -> None:

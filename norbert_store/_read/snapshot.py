@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from norbert_store._format.arrays import LARGEST_BLOCK_BYTES, block_key, empty_block, valid_part
 from norbert_store._format.document import EXTENT, MOST_DOCUMENT_BYTES, ROOT_KEY, Document, block_sum
 from norbert_store._format.layout import ChunkAt
-from norbert_store._format.table import LABEL_GROUP, PRESENT, SCALE, TRACK_GROUP
+from norbert_store._format.table import BY_TARGET, LABEL_GROUP, TRACK_GROUP
 from norbert_store._lazy import lazy
 from norbert_store._spectra.bins import StoredTransform, transform_from_config
 from norbert_store._storage.cache import Recent
@@ -233,7 +233,7 @@ class Snapshot:
 
     def _block_at(self, name: str, block: int) -> tuple[str, tuple[int, ...]]:
         path = name if name.startswith(f"{LABEL_GROUP}/") else f"{TRACK_GROUP}/{name}"
-        return path, (block, 0) if path in (PRESENT, SCALE) else (block,)
+        return path, (block, 0) if path in BY_TARGET else (block,)
 
     def spans(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Read where tracks start along the packed axis, and how many frames they have.

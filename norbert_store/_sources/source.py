@@ -20,6 +20,9 @@ from norbert_store.errors import AudioError, SourceError
 
 MIXTURE = "mixture"
 
+FileState = tuple[int, int]
+"""Length of a file, bytes, and when it was modified, nanoseconds since 1970: what tells whether it was edited."""
+
 _STREAM_SUFFIXES = (".mp4", ".m4a")
 
 
@@ -135,6 +138,20 @@ class Source:
         paths = [*self.files.values()] or [Path(str(self))]
         return sum(os.path.getsize(path) for path in paths if path.is_file())
 
+    def file_states(self, stems: Sequence[str]) -> dict[str, FileState]:
+        """Tell length and time of the file that each stem is in; of stems whose file isn't there, nothing.
+
+        Parameters
+        ----------
+        stems : sequence of str
+            Those that a file with a stream per stem may have.
+        """
+        if not self.files:
+            state = None if self.path is None else _file_state(self.path)
+            return {} if state is None else dict.fromkeys(stems, state)
+        states = {stem: _file_state(file) for stem, file in self.files.items()}
+        return {stem: state for stem, state in states.items() if state is not None}
+
     def first_headers(self) -> dict[str, AudioInfo]:
         """Read the header of the first file: that of one stem, or of all that are streams of it.
 
@@ -229,6 +246,14 @@ class Source:
         if len({info.samples for info in headers.values()}) > 1:
             found = ", ".join(f"{stem} {info.samples}" for stem, info in headers.items())
             raise AudioError(f"its stems differ in length (samples: {found}); cut or pad them to the same")
+
+
+def _file_state(file: Path) -> FileState | None:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def read_stem(place: str | os.PathLike[str], stem: str) -> tuple[AudioInfo, Iterator[Block]]:

@@ -192,6 +192,15 @@ class LocalKeys:
         except OSError as error:
             raise StorageError(f"can't be written: {reason(error)}", place=str(path)) from error
 
+    def sync_folder(self) -> None:
+        """See the folder's own name on disk: it may be there because of a process that died, or of somebody else."""
+        try:
+            _sync_folder(self.folder.parent)
+        except PermissionError:  # who may not read the folder above can't sync it, and writes all the same
+            return
+        except OSError as error:
+            raise StorageError(f"can't be written: {reason(error)}", place=str(self.folder)) from error
+
     def size(self, key: str) -> int | None:
         """Count the bytes of a key; None where there is no such key."""
         path = self.folder / check_key(key)

@@ -268,6 +268,11 @@ class Storage:
             return keys
         raise StorageError("can't be written: web servers and .zip files can only be read", place=self.name)
 
+    def sync_folder(self) -> None:
+        """See the name of the folder on disk, whoever made it; other places have none."""
+        if self.local is not None:
+            self.local.sync_folder()
+
     def delete(self, key: str) -> None:
         """Delete a key, if it is there."""
         self._keys_to_write.delete(key)

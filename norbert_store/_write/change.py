@@ -11,12 +11,43 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+from numpy.typing import NDArray
+
+from norbert_store._format.arrays import block_key, encode_block
 from norbert_store._format.document import ROOT_KEY, Document
 from norbert_store._format.layout import MAGNITUDE, parse_shard_key
+from norbert_store._format.table import Column
 from norbert_store._storage.storage import Storage
 
 PENDING = "pending/"
+
+Blocks = dict[tuple[str, tuple[int, ...]], NDArray[Any]]
+"""Values of blocks, by path and position."""
+
+
+def row_blocks(document: Document, column: Column, values: NDArray[Any], first_block: int = 0) -> Blocks:
+    """Cut a column's values into blocks, from some block on.
+
+    Parameters
+    ----------
+    document : Document
+    column : Column
+    values : ndarray
+        From the first row of that block on.
+    first_block : int
+    """
+    size = document.layout.rows
+    return {
+        (column.path, column.block(number)): values[begin : begin + size]
+        for number, begin in enumerate(range(0, len(values), size), first_block)
+    }
+
+
+def block_files(document: Document, blocks: Blocks) -> dict[str, bytes]:
+    """Encode blocks of a document's arrays; by key."""
+    return {block_key(*at): encode_block(document.arrays()[at[0]], values) for at, values in blocks.items()}
 
 
 def change(storage: Storage, document: Document, files: Mapping[str, bytes]) -> Document:

@@ -10,18 +10,28 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._format.arrays import block_key, encode_block, group_document, json_bytes
+from norbert_store._format.arrays import (
+    LARGEST_BLOCK_BYTES,
+    block_key,
+    decoded_bytes,
+    group_document,
+    json_bytes,
+)
 from norbert_store._format.document import CHUNK_GROUP, EXTENT, EXTENT_PARTS, MOST_DOCUMENT_BYTES, ROOT_KEY, Document
 from norbert_store._format.layout import MAGNITUDE
 from norbert_store._format.table import (
+    BASE_COLUMNS,
     LABEL_GROUP,
+    NOT_NOTED,
+    SOURCE_BYTES,
+    SOURCE_MODIFIED,
     TRACK_GROUP,
     Column,
     Label,
@@ -34,7 +44,8 @@ from norbert_store._spectra.bins import StoredTransform, transform_from_config
 from norbert_store._storage.folder import PARTIAL_SUFFIX
 from norbert_store._storage.lock import LOCK_KEY, WriterLock
 from norbert_store._storage.storage import Storage
-from norbert_store._write.change import settle
+from norbert_store._write.change import Blocks, block_files, change, row_blocks, settle
+from norbert_store._write.limits import TextSizes, check_readable
 from norbert_store.errors import (
     DamagedError,
     FormatError,
@@ -54,11 +65,10 @@ _BEGUN = re.compile(
     rf"(\.[0-9a-f]{{8}}{re.escape(PARTIAL_SUFFIX)})?"
 )
 
+_NAME = f"{TRACK_GROUP}/name"
+
 Row = dict[str, Any]
 """A row of the track table: values by the path of their column, as far as they are known."""
-
-Blocks = dict[tuple[str, tuple[int, ...]], NDArray[Any]]
-"""Values of blocks, by path and position."""
 
 Extents = NDArray[np.uint32]
 """Extents of chunks, (targets, parts, channels, chunks)."""
@@ -84,17 +94,16 @@ class Committer:
         self.storage = storage
         self._lock = lock
         self._labels = document.labels
-        # the last block of each small array, which is written again when it grows
-        last, _ = document.layout.block_of(document.tracks)
-        blocks = range(last, document.layout.blocks(document.tracks))
-        columns = {column.path: self._column(column, blocks) for column in document.columns}
-        self._last_rows: list[Row] = [
-            dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-        ]
+        self._last_rows = self._read_last_rows()
         self._last_extents = self._read_last_extents()
         self._names = set(self.column("name"))
         self._waiting: list[Row] = []
         self._waiting_extents: list[tuple[int, Extents]] = []
+        # of what is committed: names of tracks that are written anew, cells of others, and facts of the whole
+        self._anew: set[str] = set()
+        self._edited: dict[str, Row] = {}
+        self._about: dict[str, str] = {}
+        self._texts = TextSizes(document.layout.rows, self._last_rows, document.columns)
         self._committed_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -121,7 +130,9 @@ class Committer:
         StoreInUseError
             If somebody is writing there.
         """
-        document.to_json()  # before anything is written: a transform may hold what JSON can't
+        blocks = _coordinates(document, transform)
+        document = document.with_blocks(blocks)
+        check_readable(document, storage.name)  # before anything is written: a transform may hold what JSON can't
         if not storage.is_empty():
             if storage.size(LOCK_KEY) is not None:
                 WriterLock(storage).release()  # who is at it is the better message
@@ -130,8 +141,10 @@ class Committer:
         try:
             if storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES) is not None:
                 raise _exists(storage)
+            storage.sync_folder()
             _write_array_documents(storage, document)
-            document = _write_coordinates(storage, document, transform)
+            for key, data in block_files(document, blocks).items():
+                storage.set(key, data)
             storage.set(ROOT_KEY, document.to_json())
             return cls(storage, document, transform, lock)
         except BaseException:
@@ -186,33 +199,60 @@ class Committer:
         source: str = "",
         metadata: Mapping[str, Any] | None = None,
         labels: Mapping[str, Label] | None = None,
+        files: Mapping[str, tuple[int, int]] | None = None,
+        anew: bool = False,
     ) -> tuple[Row, tuple[Column, ...]]:
         """Check what goes into the track table, before any work is done; return it, and columns that are new.
+
+        Parameters
+        ----------
+        name, split, source, metadata, labels
+            As for `norbert_store.Writer.add`.
+        files : mapping, optional
+            Of the files that the audio is in, by target: length in bytes, and when it was modified, ns since 1970.
+        anew : bool
+            Whether the track is to take the place of the one of this name that is committed.
 
         Raises
         ------
         TrackError
             If it doesn't fit.
         """
-        if check_name(name) in self._names:
+        if check_name(name) in self._names and not anew:
             raise TrackError(f"there is a track named {name!r} already; every name stands once")
         new = new_labels(labels, self._labels)
         paths = {column.name: column.path for column in (*self._labels, *new)}
+        states = [(files or {}).get(target, (NOT_NOTED, NOT_NOTED)) for target in self.document.targets]
         row = {
-            f"{TRACK_GROUP}/name": name,
+            _NAME: name,
             f"{TRACK_GROUP}/split": check_text(f"the split of {name!r}", split),
             f"{TRACK_GROUP}/source": check_text(
                 f"the source of {name!r}", os.fspath(source) if isinstance(source, os.PathLike) else source
             ),
             f"{TRACK_GROUP}/metadata": metadata_text(metadata),
+            SOURCE_BYTES: [length for length, _ in states],
+            SOURCE_MODIFIED: [modified for _, modified in states],
             **{paths[label]: value for label, value in (labels or {}).items() if value is not None},
         }
+        self._texts.check(row, (*BASE_COLUMNS, *self._labels, *new))
         return row, new
 
-    def expect(self, row: Row, new_columns: tuple[Column, ...]) -> None:
+    def expect(self, row: Row, new_columns: tuple[Column, ...], anew: bool = False) -> None:
         """Take a checked row's name and columns; no other track can have that name from now on."""
-        self._names.add(row[f"{TRACK_GROUP}/name"])
+        self._texts.take(row, (*BASE_COLUMNS, *self._labels, *new_columns))
+        self._names.add(row[_NAME])
+        if anew:
+            self._anew.add(row[_NAME])
         self._labels = (*self._labels, *new_columns)
+
+    def edit(self, cells: Row, new_columns: tuple[Column, ...]) -> None:
+        """Have the next commit change some cells of a track that is committed; its name is one of them."""
+        self._edited[cells[_NAME]] = cells
+        self._labels = (*self._labels, *new_columns)
+
+    def describe(self, about: Mapping[str, str]) -> None:
+        """Have the next commit change what is said of the whole: title, license, citation."""
+        self._about.update(about)
 
     @property
     def names(self) -> frozenset[str]:
@@ -227,6 +267,7 @@ class Committer:
         Parameters
         ----------
         rows : sequence of dict
+            Of these, one whose name is committed takes the place of that row, whose other cells it keeps.
         first_chunk : int
             Where the bundle begins along the packed axis.
         extents : ndarray of uint32
@@ -246,24 +287,78 @@ class Committer:
         StoreInUseError
             If somebody took this process for dead, and writes in its place.
         """
-        if self._waiting:
-            first, extents = self._waiting_extents[-1]
-            document = self.document.next(
-                tracks=self.document.tracks + len(self._waiting),
-                chunks=first + extents.shape[-1],
-                labels=self._labels,
-            )
-            rows = self._last_rows + self._waiting
-            self._lock.renew()  # before the rows, too: they may be another's by now
-            blocks = {**self._blocks_of_rows(document, rows), **self._blocks_of_extents(document)}
-            document = document.with_blocks(blocks)
-            self._write_blocks(document, blocks)
-            self.storage.set(ROOT_KEY, document.to_json())
-            self.document = document
-            self._last_rows = rows[document.layout.full_blocks(len(rows)) :]
-            self._last_extents = self._last_extents_of(document, blocks)
-            self._waiting, self._waiting_extents = [], []
+        anew = {row[_NAME] for row in self._waiting} & self._anew
+        if anew or self._edited or self._about:
+            self._commit_change(anew)
+        elif self._waiting:
+            self._commit_behind()
+        self._anew -= anew
+        self._edited, self._about, self._waiting, self._waiting_extents = {}, {}, [], []
         self._committed_at = time.monotonic()
+
+    def _commit_behind(self) -> None:
+        """Commit rows behind those that are there, which stay as they are."""
+        document = self._next(tracks=self.document.tracks + len(self._waiting))
+        rows = self._last_rows + self._waiting
+        self._lock.renew()  # before the rows, too: they may be another's by now
+        blocks = {**self._blocks_of_rows(document, rows), **self._blocks_of_extents(document)}
+        document = self._checked(document, blocks)
+        self._write_labels(document)
+        for key, data in block_files(document, blocks).items():
+            self.storage.set(key, data)
+        self.storage.set(ROOT_KEY, document.to_json())
+        self.document = document
+        self._last_rows = rows[document.layout.full_blocks(len(rows)) :]
+        self._last_extents = self._last_extents_of(document, blocks)
+
+    def _commit_change(self, anew: Collection[str]) -> None:
+        """Commit what changes rows that are there, together with what comes behind them: all of it, or nothing.
+
+        A row whose track was written anew goes, and the new one comes to the end, as its chunks do.
+        """
+        numbers = {
+            name: number for number, name in enumerate(self.column("name")) if name in anew or name in self._edited
+        }
+        gone = sorted(numbers[name] for name in anew)
+        tracks = self.document.tracks - len(gone) + len(self._waiting)
+        document = self._next(tracks=tracks, edition=self.document.edition + bool(gone))
+        self._lock.renew()
+        blocks = {**self._changed_rows(document, numbers, gone), **self._changed_extents(document, gone)}
+        document = self._checked(document, blocks)
+        self._write_labels(document)
+        self.document = change(self.storage, document, block_files(document, blocks))
+        self._last_rows = self._read_last_rows()
+        self._last_extents = self._read_last_extents()
+
+    def _next(self, **changes: Any) -> Document:
+        """Return the document of the next commit, without the checksums of what changes."""
+        chunks = self.document.chunks
+        if self._waiting_extents:
+            first, extents = self._waiting_extents[-1]
+            chunks = first + extents.shape[-1]
+        about = {**self.document.about, **self._about}
+        return self.document.next(chunks=chunks, labels=self._labels, about=about, **changes)
+
+    def _checked(self, document: Document, blocks: Blocks) -> Document:
+        """Give a document its checksums; nothing is written that no reader would take.
+
+        Raises
+        ------
+        TrackError
+            If a reader wouldn't.
+        """
+        document = document.with_blocks(blocks)
+        for (path, block), values in blocks.items():
+            size = decoded_bytes(document.arrays()[path], values)
+            if size > LARGEST_BLOCK_BYTES:
+                name = next(column.name for column in document.columns if column.path == path)
+                raise TrackError(
+                    f"{self.storage.name}: {name!r} of the tracks in block {block[0]} of the table takes {size} bytes; "
+                    f"a block has at most {LARGEST_BLOCK_BYTES}"
+                )
+        if document.labels != self.document.labels or document.about != self.document.about:
+            check_readable(document, self.storage.name)
+        return document
 
     def close(self) -> None:
         """Commit, and let others write."""
@@ -277,13 +372,24 @@ class Committer:
 
     def column(self, name: str) -> list[Any]:
         """Values of one of the columns that every table has, for all rows that are committed."""
-        column, (last, _) = self.document.column(name), self.document.layout.block_of(self.document.tracks)
+        return self.values(self.document.column(name))
+
+    def values(self, column: Column) -> list[Any]:
+        """Values of any column, for all rows that are committed."""
+        last, _ = self.document.layout.block_of(self.document.tracks)
         return self._column(column, range(last)) + [row[column.path] for row in self._last_rows]
 
     def _column(self, column: Column, blocks: range) -> list[Any]:
         """Read some blocks of a column."""
         found = (_read_block(self.storage, self.document, column.path, column.block(number)) for number in blocks)
         return [column.value(value) for values in found for value in values.tolist()]
+
+    def _read_last_rows(self) -> list[Row]:
+        """Read the rows of the table's last block, which is written again when it grows, unless it is full."""
+        last, _ = self.document.layout.block_of(self.document.tracks)
+        blocks = range(last, self.document.layout.blocks(self.document.tracks))
+        columns = {column.path: self._column(column, blocks) for column in self.document.columns}
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def _read_last_extents(self) -> Extents:
         """Read the extents in the last block of each target, as far as they are committed."""
@@ -304,9 +410,50 @@ class Committer:
             # a new column begins at the first row, so that none of its blocks is missing
             missing: list[Row] = [] if column.path in known else [{}] * (first_block * size)
             values = column.to_array([row.get(column.path) for row in [*missing, *rows]])
-            first = first_block if column.path in known else 0
-            for number, begin in enumerate(range(0, len(values), size), first):
-                blocks[column.path, column.block(number)] = values[begin : begin + size]
+            blocks |= row_blocks(document, column, values, first_block if column.path in known else 0)
+        return blocks
+
+    def _changed_rows(self, document: Document, numbers: Mapping[str, int], gone: Sequence[int]) -> Blocks:
+        """Values of the blocks from the first row on that changes.
+
+        Parameters
+        ----------
+        document : Document
+            The next one.
+        numbers : mapping of str to int
+            Rows that change, by name.
+        gone : sequence of int
+            Those that go; the new rows of their tracks keep the cells that they don't have themselves.
+        """
+        known, rows = {column.path for column in self.document.columns}, np.arange(self.document.tracks)
+        first_changed, _ = document.layout.block_of(min([*numbers.values(), self.document.tracks]))
+        blocks: Blocks = {}
+        for column in document.columns:
+            path, first_block = column.path, first_changed if column.path in known else 0
+            before = [*self.values(column)] if column.path in known else [None] * self.document.tracks
+            for name, cells in self._edited.items():
+                before[numbers[name]] = cells.get(path, before[numbers[name]])
+            after = [before[row] for row in np.setdiff1d(rows, gone).tolist()]
+            for row in self._waiting:
+                kept = before[numbers[row[_NAME]]] if row[_NAME] in numbers else None
+                after.append(row.get(path, kept))
+            values = column.to_array(after[first_block * document.layout.rows :])
+            blocks |= row_blocks(document, column, values, first_block)
+        return blocks
+
+    def _changed_extents(self, document: Document, gone: Sequence[int]) -> Blocks:
+        """Values of the blocks of extents that change: those of rows that go become 0, new ones come behind."""
+        blocks = self._blocks_of_extents(document) if self._waiting_extents else {}
+        layout, starts, frames = document.layout, self.column("start"), self.column("frames")
+        for row in gone:
+            chunks = layout.chunk_span(starts[row], frames[row])
+            for number in range(chunks.start // layout.positions, (chunks.stop - 1) // layout.positions + 1):
+                begin = number * layout.positions
+                for target in range(len(document.targets)):
+                    at = EXTENT, (target, 0, 0, number)
+                    if at not in blocks:
+                        blocks[at] = _read_block(self.storage, self.document, *at).copy()
+                    blocks[at][..., max(chunks.start - begin, 0) : chunks.stop - begin] = 0
         return blocks
 
     def _blocks_of_extents(self, document: Document) -> Blocks:
@@ -331,26 +478,21 @@ class Committer:
             return np.zeros((*self._last_extents.shape[:-1], 0), np.uint32)
         return np.concatenate([blocks[EXTENT, (target, 0, 0, block)] for target in range(len(document.targets))])
 
-    def _write_blocks(self, document: Document, blocks: Blocks) -> None:
+    def _write_labels(self, document: Document) -> None:
+        """Write the documents of the arrays of new labels."""
         arrays, known = document.arrays(), set(self.document.small_arrays)
-        for path in dict.fromkeys(path for path, _ in blocks):
+        for path in document.small_arrays:
             if path not in known:
                 self.storage.set(f"{path}/{ROOT_KEY}", json_bytes(arrays[path]))
-        for (path, block), values in blocks.items():
-            self.storage.set(block_key(path, block), encode_block(arrays[path], values))
 
 
-def _write_coordinates(storage: Storage, document: Document, transform: StoredTransform) -> Document:
-    """Write the arrays of labels and frequencies; return the document with their checksums."""
-    blocks: Blocks = {
+def _coordinates(document: Document, transform: StoredTransform) -> Blocks:
+    """Labels and frequencies of the axes."""
+    return {
         ("target", (0,)): np.array(document.targets, dtype=object),
         ("channel", (0,)): np.array(document.channels, dtype=object),
         ("frequency", (0,)): np.asarray(transform.frequencies, np.float64),
     }
-    arrays = document.arrays()
-    for (path, block), values in blocks.items():
-        storage.set(block_key(path, block), encode_block(arrays[path], values))
-    return document.with_blocks(blocks)
 
 
 def _write_array_documents(storage: Storage, document: Document) -> None:

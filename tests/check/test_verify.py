@@ -454,7 +454,18 @@ def test_a_stem_that_is_not_there_though_marked_as_present(store, set_cell):
 
 # ---- documents, the track table and the coordinates
 
-COLUMNS = ["name", "split", "source", "start", "frames", "samples", "present", "metadata"]
+COLUMNS = [
+    "name",
+    "split",
+    "source",
+    "source_bytes",
+    "source_modified",
+    "start",
+    "frames",
+    "samples",
+    "present",
+    "metadata",
+]
 ARRAYS = [*(f"track/{column}" for column in COLUMNS), "target", "channel", "frequency"]
 
 
@@ -490,7 +501,8 @@ def test_arrays_may_only_have_grown(store, path, axis):
 
 
 def chunk_of(store, array):
-    return store / array / ("c/0/0" if array == "track/present" else "c/0")
+    by_target = ("track/present", "track/source_bytes", "track/source_modified")
+    return store / array / ("c/0/0" if array in by_target else "c/0")
 
 
 @pytest.mark.parametrize("array", ARRAYS)

@@ -33,7 +33,16 @@ COMMANDS = {
     "": ["demo", "export", "info", "plot", "to-audio", "repair", "verify", "--version"],
     "demo": ["[OUT]", "--tracks", "--seconds"],
     "export": ["folder", "musdb"],
-    "export musdb": ["ROOT OUT", "--quality", "--effort", "--bandwidth", "--n-fft", "--n-mels", "--skip-broken"],
+    "export musdb": [
+        "ROOT OUT",
+        "--quality",
+        "--effort",
+        "--bandwidth",
+        "--n-fft",
+        "--n-mels",
+        "--skip-broken",
+        "--update",
+    ],
     "export folder": ["ROOT OUT", "--title", "--license", "--citation", "--skip-broken"],
     "info": ["STORE [TRACK]"],
     "verify": ["STORE", "status is 1", "--no-decode", "--workers"],
@@ -197,6 +206,36 @@ def test_broken_tracks_are_skipped_and_named(run, fails, here):
     assert "bass.wav is cut off" in first
     assert name in second
     assert "vocals.wav is empty" in second
+
+
+def test_what_has_changed_since_is_told_and_taken_anew(run, here):
+    command = ["export", "musdb", "musdb", "new.zarr", "--effort", "0"]
+    assert run(*command, "--title", "First")[0] == 0
+    first, second = here / "musdb/train" / NAMES[0], here / "musdb/train" / NAMES[1]
+    for path in first.glob("*.wav"):
+        soundfile.write(path, np.full((4000, 2), 0.25), RATE)
+    second.rename(second.with_name(f"{NAMES[1]} (again)"))
+    status, out, err = run(*command, "--resume", "--title", "Second")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()[5:]
+    assert lines[0] == "1 track changed since, and in the store as before; --update takes what was edited anew:"
+    assert lines[1].startswith(f"  {NAMES[0]}: the file of 'mixture' has 16044 bytes, and had ")
+    assert lines[2] == "1 track in the store, whose audio isn't there any more: deleted, or renamed:"
+    assert lines[3] == (
+        f"  {NAMES[1]}: its source musdb/train/{NAMES[1]} isn't there any more; '{NAMES[1]} (again)' has files of the "
+        "same lengths and times"
+    )
+    assert lines[4:] == ["the title of the store is still 'First', not 'Second'"]
+    status, out, err = run(*command, "--update", "--title", "Second")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()[5:]
+    assert lines[0] == "1 track taken anew"
+    assert lines[1] == "1 track in the store, whose audio isn't there any more: deleted, or renamed:"
+    assert lines[3:] == ["the title of the store was 'First', and is 'Second' now"]
+    db = norbert_store.open("new.zarr")
+    assert db[NAMES[0]].samples == 4000
+    assert db.names == [*NAMES[1:], f"{NAMES[1]} (again)", NAMES[0]]
+    assert run("verify", "new.zarr") == (0, whole("new.zarr"), "")
 
 
 @pytest.mark.parametrize("options", [[], ["--n-fft", "512"]])

@@ -349,8 +349,7 @@ def test_a_resume_with_nothing_to_do_reads_the_document_twice_and_each_column_on
     assert {key: count for key, count in read.items() if key.startswith("track/")} == dict.fromkeys(
         [
             *(f"track/{name}/c/0" for name in ("name", "split", "source", "start", "frames", "samples", "metadata")),
-            "track/present/c/0/0",
-            "track/scale/c/0/0",
+            *(f"track/{name}/c/0/0" for name in ("present", "scale", "source_bytes", "source_modified")),
         ],
         1,
     )

@@ -17,7 +17,7 @@ import zarr
 
 import norbert_store
 from norbert_store._check.verify import verify
-from norbert_store._export.plan import placement
+from norbert_store._export.plan import bundle_size, shard_size
 from norbert_store._export.tracks import export_tracks
 from norbert_store._format.layout import SHARD_CHUNKS
 from norbert_store._sources.files import AudioInfo
@@ -109,10 +109,11 @@ def test_each_header_is_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr("soundfile.info", counted)
     export_tracks(tracks, tmp_path / "x.zarr", targets=TARGETS, transform=TRANSFORM)
     assert sorted(read) == sorted((tmp_path / "audio").rglob("*.wav"))
-    # nothing is to be done any more, but to look how long tracks are
+    # the table tells how long tracks are that are there
     read.clear()
+    tracks.append(write_track(tmp_path / "audio", "d"))
     export_tracks(tracks, tmp_path / "x.zarr", targets=TARGETS, transform=TRANSFORM, resume=True)
-    assert sorted(read) == sorted((tmp_path / "audio").rglob("mixture.wav"))
+    assert sorted(read) == sorted((tmp_path / "audio" / "d").rglob("*.wav"))
 
 
 def test_tracks_are_written_in_order_with_their_split_labels_and_source(tmp_path):
@@ -353,15 +354,16 @@ def test_many_short_tracks_share_files(tmp_path, monkeypatch):
 
 
 def test_a_data_set_like_musdb18_has_a_bundle_for_each_track():
-    assert placement(150, 5, AudioInfo(44100, 2, 240 * 44100)) == (1, SHARD_CHUNKS)
-    assert placement(819, 5, AudioInfo(44100, 2, 240 * 44100)) == (1, SHARD_CHUNKS)
+    assert bundle_size(150, 5) == bundle_size(819, 5) == 1
+    assert shard_size(1, AudioInfo(44100, 2, 240 * 44100)) == SHARD_CHUNKS
 
 
 @pytest.mark.parametrize("targets", [1, 5])
 @pytest.mark.parametrize("tracks", [5000, 100_000, 1_000_000])
 @pytest.mark.parametrize("seconds", [0.01, 10, 240])
 def test_the_number_of_files_stays_small(tracks, targets, seconds):
-    bundle_tracks, shard_chunks = placement(tracks, targets, AudioInfo(44100, 2, round(seconds * 44100)))
+    bundle_tracks = bundle_size(tracks, targets)
+    shard_chunks = shard_size(bundle_tracks, AudioInfo(44100, 2, round(seconds * 44100)))
     assert bundle_tracks > 1
     assert tracks * targets / bundle_tracks <= 4096
     chunks = max(1, seconds / 6) * bundle_tracks  # of a bundle

@@ -13,11 +13,10 @@ import google_crc32c
 import numpy as np
 import pytest
 
-from norbert_store._format.arrays import encode_block
+from norbert_store._format.arrays import MOST_DEPTH, encode_block
 from norbert_store._format.document import (
     EXTENT,
     LARGEST_DOCUMENT_BYTES,
-    MOST_DEPTH,
     Document,
     block_sum,
     checksum,
@@ -135,6 +134,7 @@ def test_all_keys_are_there():
         "sums": {
             "algorithm": "crc32c",
             **{f"track/{name}": encoded(2) for name in ("name", "split", "source", "start", "frames", "samples")},
+            **{f"track/{name}": encoded(2) for name in ("source_bytes", "source_modified")},
             **{f"track/{name}": encoded(2) for name in ("present", "scale", "metadata")},
             **{f"label/{key}": encoded(2) for key in (0, 1, 2, 7, 12)},
             "chunk/extent": encoded(6),
@@ -196,6 +196,8 @@ def test_arrays_are_those_of_the_format():
         "track/name": ("string", ""),
         "track/split": ("string", ""),
         "track/source": ("string", ""),
+        "track/source_bytes": ("int64", -1),
+        "track/source_modified": ("int64", -1),
         "track/start": ("int64", 0),
         "track/frames": ("int64", 0),
         "track/samples": ("int64", 0),

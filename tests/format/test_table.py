@@ -268,7 +268,8 @@ def test_what_the_store_keeps_has_no_gaps():
     assert columns["start"].value(0) == 0
     assert columns["split"].value("") == ""
     assert columns["metadata"].to_array([None]).tolist() == ["{}"]
-    assert [name for name, column in columns.items() if column.by_target] == ["present", "scale"]
+    by_target = ["source_bytes", "source_modified", "present", "scale"]
+    assert [name for name, column in columns.items() if column.by_target] == by_target
 
 
 def test_columns_are_the_same_in_another_process():
