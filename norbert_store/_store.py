@@ -219,7 +219,8 @@ class Store:
     def tracks(self) -> xarray.Dataset:
         """The track table: a variable for each column, one row a track.
 
-        Of a store with many tracks, a column is read when its values are asked for.
+        Of a store with many tracks, a column is read when its values are asked for. Labels of several texts are lists,
+        and truth values with gaps objects: netCDF and zarr hold them only if they are made text or numbers before.
         """
         return table_dataset(self._selection.snapshot, self._selection.chosen)
 

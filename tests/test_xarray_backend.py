@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 import xarray
@@ -133,3 +135,71 @@ def test_tracks_are_written_as_other_files(small, tmp_path):
     track.to_xarray().to_zarr(tmp_path / "track.zarr", zarr_format=2, consolidated=False)
     again = xarray.open_zarr(tmp_path / "track.zarr", consolidated=False)
     assert np.array_equal(again.magnitude, track.magnitude, equal_nan=True)
+
+
+waited_for = pytest.mark.skipif(not hasattr(xarray.Dataset, "load_async"), reason="an older xarray")
+
+
+@waited_for
+def test_everything_lazy_can_be_waited_for(small):
+    lazy = [
+        small.db[0].magnitude,
+        small.db[0].levels.isel(time=slice(3, 60, 2), target=1),
+        small.db[1].magnitude.isel(time=[5, 3], channel=0),
+        small.db[0].magnitude.isel(time=xarray.DataArray([7, 8], dims="x"), target=xarray.DataArray([0, 2], dims="x")),
+        small.db.to_xarray(),
+        open_dataset(small.path),
+        open_dataset(small.path, track=0, values="levels"),
+        small.db.tracks,
+        xarray.open_zarr(small.path, chunks=None),
+    ]
+
+    async def load_all():
+        return await asyncio.gather(*(each.copy().load_async() for each in lazy))
+
+    for found, each in zip(asyncio.run(load_all()), lazy, strict=True):
+        xarray.testing.assert_identical(found, each.load())
+
+
+@waited_for
+def test_columns_of_a_large_table_can_be_waited_for(tmp_path, options, monkeypatch):
+    monkeypatch.setattr("norbert_store._write.settings.ROWS", 2)
+    with norbert_store.create(tmp_path / "x.zarr", **options()) as writer:
+        for i in range(5):
+            writer.add(f"{i}", {"mixture": np.zeros((300, 2))}, labels={"year": i})
+    tracks = norbert_store.open(tmp_path / "x.zarr").tracks
+    assert asyncio.run(tracks.year.load_async()).values.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("of", ["a table", "a track", "all tracks", "xarray.open_zarr", "the engine"])
+def test_netcdf_holds_it(small, tmp_path, of):
+    pytest.importorskip("scipy")
+    dataset = {
+        "a table": lambda: small.db.tracks,
+        "a track": lambda: small.db[0].to_xarray(),
+        "all tracks": lambda: small.db.to_xarray(),
+        "xarray.open_zarr": lambda: xarray.open_zarr(small.path, chunks=None),
+        "the engine": lambda: open_dataset(small.path, track=1),
+    }[of]()
+    dataset.to_netcdf(tmp_path / "x.nc", engine="scipy")
+    with xarray.open_dataset(tmp_path / "x.nc", engine="scipy") as found:
+        found.load()
+        for name, variable in dataset.variables.items():
+            assert np.array_equal(
+                found[name].values.astype(variable.dtype), variable, equal_nan=variable.dtype.kind == "f"
+            )
+        assert found.attrs == dataset.attrs
+    if of == "xarray.open_zarr":
+        assert found.attrs["norbert_store"].startswith("{")
+
+
+def test_netcdf_holds_the_table_of_an_export(tmp_path):
+    pytest.importorskip("scipy")
+    import soundfile
+
+    soundfile.write(tmp_path / "a.wav", np.zeros((4000, 2)), 8000)
+    table = [{"name": "a", "mixture": tmp_path / "a.wav", "year": 1969}]
+    tracks = norbert_store.export(table, tmp_path / "x.zarr", effort=0).open().tracks
+    tracks.to_netcdf(tmp_path / "x.nc", engine="scipy")
+    with xarray.open_dataset(tmp_path / "x.nc", engine="scipy") as found:
+        assert found["_source"].values.tolist() == ["a.wav"]

@@ -52,7 +52,7 @@ from norbert_store._read.snapshot import Snapshot
 from norbert_store._read.track import StoredTrack
 from norbert_store._signature import spelled_out
 from norbert_store._sources.files import AudioInfo
-from norbert_store._sources.source import MIXTURE, Source
+from norbert_store._sources.source import MIXTURE, Source, local_path
 from norbert_store._spectra.bins import LinearBins, MelBands, ReadyBins, StoredTransform, transform_from_config
 from norbert_store._storage.lock import WriterLock
 from norbert_store._storage.storage import Location, Storage
@@ -134,7 +134,7 @@ def repair(
         _mend_documents(snapshot, faults, done)
         if _mend_extents(snapshot, faults, done):
             faults = faults_of(snapshot, None, True, workers)
-        shards = _Shards(snapshot, lock, None if audio_root is None else Path(audio_root))
+        shards = _Shards(snapshot, lock, None if audio_root is None else local_path(audio_root))
         numbers = shards.mend(faults, done, _step("mending", progress))
         # rows that can't be read can't be written either
         if drop and shards.lost and not any(key.startswith(_TABLE) for key, _ in done.failed):

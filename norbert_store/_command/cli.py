@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from norbert_store._version import __version__
-from norbert_store.errors import NorbertStoreError
+from norbert_store.errors import NorbertStoreError, SourceError
 
 if TYPE_CHECKING:
     from norbert_store._store import Store
@@ -32,7 +33,9 @@ _EFFORT_HELP = "From 0 to 4: how long to search for fewer bytes at that quality.
 def main() -> None:
     """Run the command; the entry point of the package."""
     try:
-        status = cli.main(standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            status = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -41,6 +44,34 @@ def main() -> None:
         click.echo(f"norbert-store: stopped. {why}" if why else "norbert-store: stopped", err=True)
         sys.exit(130)
     sys.exit(status or 0)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning in one line, as errors are."""
+    click.echo(f"norbert-store: {_one_line(message)}", file=file, err=True)
+
+
+class _LocalPath(click.Path):
+    """A path on this machine: also where it begins with "~" that no shell has expanded, or is a file:// URL."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Take what was typed."""
+        from norbert_store._sources.source import local_path
+
+        try:
+            return super().convert(local_path(value), param, ctx)
+        except SourceError as error:
+            self.fail(str(error), param, ctx)
 
 
 class _Failure(click.ClickException):
@@ -103,7 +134,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("out", default="norbert-store-demo", type=click.Path(path_type=Path))
+@click.argument("out", default="norbert-store-demo", type=_LocalPath())
 @click.option("--tracks", type=click.IntRange(1, 12), default=6, show_default=True, help="Number of tracks.")
 @click.option(
     "--seconds", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, help="Length of each track."
@@ -130,7 +161,7 @@ def export() -> None:
 def _export_options(command: Any) -> Any:
     for option in reversed(
         (
-            click.argument("root", type=click.Path(path_type=Path)),
+            click.argument("root", type=_LocalPath()),
             click.argument("out"),
             click.option("--quality", default=80.0, show_default=True, help=_QUALITY_HELP),
             click.option("--effort", default=3, show_default=True, help=_EFFORT_HELP),
@@ -280,7 +311,7 @@ def verify(store: str, decode: bool, workers: int | None) -> None:
 @click.argument("store")
 @click.option(
     "--audio-root",
-    type=click.Path(path_type=Path),
+    type=_LocalPath(),
     help="Folder below which the audio is now, if it was moved since the export.",
 )
 @click.option("--drop", is_flag=True, help="Remove tracks from the store that can't be repaired.")
@@ -304,7 +335,7 @@ def repair(store: str, audio_root: Path | None, drop: bool) -> None:
 @cli.command()
 @click.argument("store")
 @click.argument("track")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Picture: .png, .pdf, .svg, ...")
+@click.option("-o", "--out", required=True, type=_LocalPath(), help="Picture: .png, .pdf, .svg, ...")
 def plot(store: str, track: str, out: Path) -> None:
     """Draw the spectrograms of one TRACK of STORE."""
     from norbert_store._show import save_plot
@@ -318,8 +349,8 @@ def plot(store: str, track: str, out: Path) -> None:
 @click.argument("store")
 @click.argument("track")
 @click.option("--target", required=True, help="Such as vocals.")
-@click.option("--mixture", type=click.Path(path_type=Path), help="Audio of the mixture.  [default: the track's source]")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Audio file: .wav, .flac, ...")
+@click.option("--mixture", type=_LocalPath(), help="Audio of the mixture.  [default: the track's source]")
+@click.option("-o", "--out", required=True, type=_LocalPath(), help="Audio file: .wav, .flac, ...")
 def to_audio(store: str, track: str, target: str, mixture: Path | None, out: Path) -> None:
     """Make audio from the magnitudes of one target of TRACK in STORE.
 
@@ -340,8 +371,8 @@ def to_audio(store: str, track: str, target: str, mixture: Path | None, out: Pat
 @click.argument("track")
 @click.option("--method", default="wiener", show_default=True, help="One of wiener, softmask, irm and ibm.")
 @click.option("--iterations", default=1, show_default=True, help="Iterations of expectation maximization, for wiener.")
-@click.option("--mixture", type=click.Path(path_type=Path), help="Audio of the mixture.  [default: the track's source]")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for one file per target.")
+@click.option("--mixture", type=_LocalPath(), help="Audio of the mixture.  [default: the track's source]")
+@click.option("-o", "--out", required=True, type=_LocalPath(), help="Folder for one file per target.")
 @click.option("--format", "suffix", default="wav", show_default=True, help="Suffix of the files: wav, flac, ...")
 def separate(
     store: str, track: str, method: str, iterations: int, mixture: Path | None, out: Path, suffix: str
@@ -385,5 +416,5 @@ def _track(db: Store, track: str) -> Track:
         raise _Failure(str(error)) from error
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException | str) -> str:
     return " ".join(line.strip() for line in str(error).splitlines()) or type(error).__name__

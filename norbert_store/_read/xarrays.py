@@ -13,12 +13,13 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from norbert_store._format.document import DIMENSIONS
-from norbert_store._format.table import Column
+from norbert_store._format.table import SOURCE_BYTES, SOURCE_MODIFIED, Column
 from norbert_store._read.frames import Frames, Wanted
 from norbert_store._read.snapshot import Snapshot
 
 Values = Literal["magnitude", "levels"]
 
+_OF_FILES = (SOURCE_BYTES, SOURCE_MODIFIED)
 _TABLE_DIMENSIONS = ("track", "_target")  # a label may be called "target"
 TRACK_DIMENSIONS = ("target", "channel", "time", "frequency")
 
@@ -142,10 +143,11 @@ def column_values(snapshot: Snapshot, column: Column, rows: NDArray[np.int64] | 
 def table_dataset(snapshot: Snapshot, rows: NDArray[np.int64] | None = None) -> xarray.Dataset:
     """Return the track table: one row a track; lazy, unless it is short.
 
-    What the store itself keeps besides name and split begins with "_".
+    What the store itself keeps besides name and split begins with "_"; what it remembers of files, for a later export,
+    isn't there.
     """
     document = snapshot.document
-    columns = {_public_name(column): column for column in document.columns}
+    columns = {_public_name(column): column for column in document.columns if column.path not in _OF_FILES}
     coordinates = {_TABLE_DIMENSIONS[1]: list(document.targets)}
     if document.tracks > document.layout.rows:
         arrays = {name: LazyColumn(snapshot, column, rows) for name, column in columns.items()}

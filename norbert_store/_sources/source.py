@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Self
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 from norbert_store._sources.files import AudioInfo, Block, audio_info, check_file, read_blocks, read_stems, stems_info
+from norbert_store._storage.places import is_url, name_of
+from norbert_store._storage.places import local_path as path_of
 from norbert_store.errors import AudioError, SourceError
 
 MIXTURE = "mixture"
@@ -289,17 +290,19 @@ def _find_below(root: Path, reference: str) -> Path:
 
 
 def local_path(place: str | os.PathLike[str]) -> Path:
-    """Take a path, or a ``file:`` URI, as a path.
+    """Take a path, perhaps with ``~``, or a ``file:`` URI, as a path.
 
     Raises
     ------
     SourceError
-        If it is another kind of URI.
+        If it is another kind of URI, or one of another machine.
     """
     text = os.fspath(place)
+    if is_url(text):
+        raise SourceError(f"audio at {name_of(text)} can't be read from here; fetch it first")
     if "://" not in text:
-        return Path(text)
-    parts = urlsplit(text)
-    if parts.scheme != "file":
-        raise SourceError(f"audio at {text} can't be read from here; fetch it first")
-    return Path(url2pathname(parts.path))
+        return Path(os.path.expanduser(text))
+    try:
+        return path_of(text)
+    except ValueError as error:
+        raise SourceError(str(error)) from None

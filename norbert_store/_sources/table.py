@@ -57,7 +57,8 @@ def table_tracks(
     files = _columns_of_targets(targets)
     if isinstance(labels, str):
         raise TypeError(f"labels must be a sequence of columns, found the one name {labels!r}")
-    if root is not None and not os.path.isdir(root):
+    root = None if root is None else local_path(root)
+    if root is not None and not root.is_dir():
         raise SourceError(f"there is no folder {os.fspath(root)}, which paths of the table start from")
     rows = _rows(table)
     columns = list(dict.fromkeys(column for row in rows for column in row))
@@ -138,7 +139,7 @@ def _rows_of_frame(frame: Frame) -> list[Mapping[str, Any]]:
 def _track(
     row: Mapping[str, Any],
     files: Mapping[str, str],
-    root: str | os.PathLike[str] | None,
+    root: Path | None,
     name: str,
     split: str | None,
     labels: Sequence[str],
@@ -156,13 +157,13 @@ def _track(
     )
 
 
-def _path(cell: Any, column: str, root: str | os.PathLike[str] | None) -> Path:
+def _path(cell: Any, column: str, root: Path | None) -> Path:
     if not isinstance(cell, str | os.PathLike):
         raise TableError(f"{column!r} is {cell!r}; expected the path of a file")
     path = local_path(cell)
     if root is None:
         return path
-    path = Path(root) / path
+    path = root / path
     # by its name: what links within the root lead to is meant
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
         raise TableError(f"{column!r} is {os.fspath(cell)}, which lies outside of {os.fspath(root)}")

@@ -97,6 +97,7 @@ def _place_in_store(place: StorePath) -> Place:
     store = place.store
     if isinstance(store, LocalStore):
         return Path(os.path.abspath(store.root), *place.path.split("/"))
-    if isinstance(store, ZipStore) and store.read_only and not place.path:
-        return Path(os.path.abspath(store.path))
+    if isinstance(store, ZipStore) and store.read_only:
+        path = Path(os.path.abspath(store.path))
+        return StorePath(ZipStore(path, mode="r"), place.path) if place.path else path
     return place

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from zarr.abc.store import Store
-from zarr.storage import MemoryStore, StorePath
+from zarr.storage import MemoryStore, StorePath, ZipStore
 
 from norbert_store._storage.adapter import KeysStore
 from norbert_store._storage.folder import PARTIAL_SUFFIX, LocalKeys
@@ -129,8 +129,9 @@ class Storage:
             raise ValueError(f"{self.name}: .zip files can only be read; write into a folder, and pack that")
         place = self._place
         if isinstance(place, Path):
-            file = Path(os.path.realpath(place))
-            return ZipKeys(LocalKeys(file.parent), file.name, self.name)
+            return self._in_zip(place)
+        if isinstance(place, StorePath) and isinstance(place.store, ZipStore) and place.store.read_only:
+            return self._in_zip(Path(place.store.path), place.path)
         if isinstance(place, StorePath):
             ready = isinstance(place.store, MemoryStore) or not is_forked()
             store = place.store if ready else reopened(place.store, self.name)
@@ -142,6 +143,10 @@ class Storage:
             except StoreNotFoundError:  # a folder may be called so
                 pass
         return keys_at_url(place, self.name, self._read_only, self._options)
+
+    def _in_zip(self, path: Path, folder: str | None = None) -> ZipKeys:
+        file = Path(os.path.realpath(path))
+        return ZipKeys(LocalKeys(file.parent), file.name, self.name, folder)
 
     def get(self, key: str, most: int | None = None) -> bytes | None:
         """All bytes of a key; None where there is no such key.
@@ -279,7 +284,7 @@ class Storage:
 
     def is_empty(self) -> bool:
         """Whether there is nothing at all at the location."""
-        return self._keys.is_empty()
+        return (self._keys if self._read_only else self._writable_keys).is_empty()
 
     def list(self, prefix: str = "") -> list[str]:
         """List all keys below a prefix, in order."""

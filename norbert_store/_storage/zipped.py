@@ -73,6 +73,8 @@ class ZipKeys:
         Its name there.
     name : str
         The location, for errors.
+    folder : str, optional
+        The one inside that holds the keys; that of the outermost ``zarr.json``, if left out.
 
     Raises
     ------
@@ -82,14 +84,14 @@ class ZipKeys:
         If it is no .zip file, or damaged, or too large to be read.
     """
 
-    def __init__(self, place: Readable, key: str, name: str) -> None:
+    def __init__(self, place: Readable, key: str, name: str, folder: str | None = None) -> None:
         self._place = place
         self._key = key
         self._name = name
         self._state = self._file_state()
         self._directory = self._read_directory()
         self._entries = self._find_entries()
-        self._folder = _folder_of_store(self._entries)
+        self._folder = f"{folder}/" if folder else _folder_of_store(self._entries)
         self._data_offsets: dict[str, int] = {}
         self._expanded: Recent[str, bytes] = Recent(_KEPT_BYTES)
 

@@ -24,6 +24,7 @@ from norbert_store import export_musdb, verify
 from norbert_store._command import cli
 from norbert_store._command.demo_music import TITLES, write_musdb
 from tests.files import contents, files_below
+from tests.servers import http_server
 
 RATE = 16000
 NAMES = [name for split in ("train", "test") for where, name in sorted(TITLES[:3]) if where == split]
@@ -306,6 +307,36 @@ def test_arguments_in_texts_of_errors_become_options(text, expected):
     options = [click.Option([f"--{name}"], is_flag=name in ("skip-broken", "resume")) for name in named]
     assert cli.with_options(text, options) == (expected or text.replace("won't hop=2", "won't --hop 2"))
     assert cli.with_options(text, []) == text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
+def test_places_are_those_that_a_shell_has_not_expanded(run, here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here))
+    (here / "musdb").rename(here / "my music")
+    url = f"file://{here}/my%20music"
+    assert run("export", "folder", "~/my music", "~/1.zarr", "--effort", "0")[0] == 0
+    assert run("export", "musdb", url, f"file://{here}/2%20x.zarr", "--effort", "0")[0] == 0
+    for command in (["info"], ["digest"], ["verify"], ["repair", "--audio-root", url]):
+        assert run(command[0], "~/2 x.zarr", *command[1:])[0] == 0
+    mixture = f"{url}/train/{NAMES[0]}/mixture.wav"
+    assert run("plot", "~/2 x.zarr", "0", "-o", "~/x.png")[0] == 0
+    assert run("to-audio", "~/2 x.zarr", "0", "--target", "drums", "--mixture", mixture, "-o", "~/x.wav")[0] == 0
+    assert run("separate", "~/2 x.zarr", "0", "-o", f"file://{here}/sep%20x")[0] == 0
+    assert {"1.zarr", "2 x.zarr", "x.png", "x.wav", "sep x"} < {path.name for path in here.iterdir()}
+    assert not (here / "~").exists()
+    status, out, err = run("export", "folder", "https://example.org/music", "x.zarr")
+    assert (status, out) == (2, "")
+    assert "audio at https://example.org/music can't be read from here; fetch it first" in err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default:.*sends whole files")
+def test_a_warning_is_one_line(run, here):
+    with http_server(here, ranges=False) as url:
+        status, out, err = run("digest", f"{url}/x.zarr", "--strong")
+    assert (status, out) == (0, f"{norbert_store.open('x.zarr').digest(strong=True)}\n")
+    assert err.startswith(f"norbert-store: {url}/x.zarr: this web server sends whole files")
+    assert err.count("\n") == 1
 
 
 # ---- info

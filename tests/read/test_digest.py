@@ -121,3 +121,39 @@ def test_verify_tells_it_of_a_store_that_is_whole(write, tmp_path):
     assert norbert_store.verify(tmp_path / "x.zarr").digest == db.digest()
     np.array(0).tofile(tmp_path / "x.zarr/track/name/c/0")
     assert norbert_store.verify(tmp_path / "x.zarr").digest == ""
+
+
+def test_any_label_and_any_bit_of_a_jpeg_that_differ_give_another(write):
+    """What is stored differs by one value; nobody has damaged it."""
+    digests = {write(MemoryStore()).digest()}
+    many = [
+        {**LABELS, "genre": "Rocк"},
+        {**LABELS, "year": 1998},
+        {**LABELS, "year": 1999.0},
+        {**LABELS, "live": True},
+        {**LABELS, "live": False},
+        {**LABELS, "tags": ["a", "b", ""]},
+        {**LABELS, "tags": ["ab"]},
+        {**LABELS, "Genre": "Rock"},
+        {name: value for name, value in LABELS.items() if name != "year"},
+    ]
+    digests |= {write(MemoryStore(), labels=labels).digest() for labels in many}
+    digests |= {write(MemoryStore(), **{what: value}).digest() for what, value in (("split", ""), ("second", "Two"))}
+    assert len(digests) == 12
+
+
+def test_every_byte_of_every_jpeg_counts(write):
+    """One level that differs by one is another JPEG, and another digest."""
+    levels = np.random.default_rng(0).integers(1, 255, (2, 40, 113)).astype(np.uint8)
+    digests = set()
+    for at in (None, (0, 0, 0), (1, 39, 112), (0, 17, 60)):
+        other = levels.copy()
+        if at is not None:
+            other[at] ^= 128
+        transform = norbert_store.ReadyBins("mine", RATE, 128, np.arange(113) * 30.0)
+        with norbert_store.create(
+            place := MemoryStore(), targets=["mixture"], transform=transform, chunk_frames=16, effort=0, quality=95
+        ) as writer:
+            writer.add_magnitudes("x", {"mixture": (other / 255) ** (1 / 0.3)})
+        digests.add(norbert_store.open(place).digest())
+    assert len(digests) == 4

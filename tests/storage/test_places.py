@@ -9,14 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import zarr
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath, WrapperStore, ZipStore
 
 import norbert_store
 from norbert_store._storage.places import local_path, name_of
 from norbert_store._storage.storage import Storage
-from norbert_store.errors import StorageError, StoreNotFoundError
+from norbert_store.errors import SourceError, StorageError, StoreNotFoundError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
 
@@ -303,3 +305,51 @@ def test_stores_can_be_opened_out_of_zip_files_only_if_there_is_one(tmp_path):
         norbert_store.open(tmp_path / "no.zip")
     with pytest.raises((StoreNotFoundError, StorageError)):
         norbert_store.open(f"memory://{tmp_path.name}/no.zip")
+
+
+def test_folder_of_a_ready_zip_file(tmp_path, options, monkeypatch):
+    norbert_store.create(tmp_path / "folder/x.zarr", **options()).close()
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "folder")
+    monkeypatch.chdir(tmp_path)
+    place = StorePath(ZipStore("packed.zip", mode="r"), "x.zarr")
+    db = norbert_store.open(place)
+    monkeypatch.chdir("/")
+    assert db.digest() == norbert_store.open(tmp_path / "packed.zip").digest()
+
+
+# ---- audio
+
+
+@posix
+@pytest.mark.parametrize("kind", ["tilde", "url"])
+def test_audio_lies_where_stores_may_lie(home, options, kind):
+    """Wherever Python takes the place of audio, it takes what a shell would have expanded, and file:// URLs."""
+    files = home / "my music" / "train"
+    files.mkdir(parents=True)
+    for name in ("a", "b"):
+        soundfile.write(files / f"{name}.wav", np.zeros((4000, 2)), 8000)
+    below = f"file://{home}/my%20music" if kind == "url" else "~/my music"
+    out = below.rpartition("/")[0]
+    assert norbert_store.export_folder(below, f"{out}/1.zarr", effort=0).open().names == ["train/a", "train/b"]
+    table = [{"name": "a", "mixture": f"{below}/train/a.wav"}]
+    assert norbert_store.export(table, f"{out}/2.zarr", effort=0).open()[0].source == "my music/train/a.wav"
+    table = [{"name": "a", "mixture": "train/a.wav"}]
+    assert norbert_store.export(table, f"{out}/3.zarr", effort=0, root=below).open().names == ["a"]
+    with norbert_store.create(f"{out}/4.zarr", **options()) as writer:
+        writer.add("a", {"mixture": f"{below}/train/a.wav"})
+    assert norbert_store.open(home / "3.zarr")[0].to_audio("mixture", mixture=f"{below}/train/b.wav").shape == (4000, 2)
+    shutil.rmtree(home / "3.zarr/magnitude/c")
+    (home / "my music").rename(home / "moved music")
+    assert norbert_store.repair(f"{out}/3.zarr", audio_root=below.replace("my", "moved"))
+
+
+def test_audio_of_another_machine():
+    for place, message in (
+        ("file://other/a.wav", "names a file on the machine 'other'"),
+        (
+            "https://user:secret@example.org/a.wav?key=secret",
+            r"audio at https://example\.org/a\.wav can't be read from here",
+        ),
+    ):
+        with pytest.raises(SourceError, match=message):
+            norbert_store.export_folder(place, "x.zarr")

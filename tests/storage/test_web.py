@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import pytest
+import xarray
 from zarr.storage import FsspecStore
 
 import norbert_store
+from norbert_store import verify
 from norbert_store._storage.storage import Storage
 from norbert_store.errors import StorageError, StoreNotFoundError
 from tests.servers import always, http_server, proxy
@@ -188,9 +192,11 @@ def test_nothing_is_written_or_listed(folder):
         ):
             with pytest.raises(StorageError, match="web servers and .zip files can only be read"):
                 write()
-        for look in (storage.list, storage.is_empty):
+        for look in (storage.list, Storage(url).is_empty):
             with pytest.raises(StorageError, match="web servers don't tell what they have"):
                 look()
+        with pytest.raises(StorageError, match=r"can't be written: web servers and \.zip files can only be read"):
+            norbert_store.create(f"{url}/new.zarr", targets=["mixture"])
     assert sorted(os.listdir(folder)) == ["a b", "key", "none", "small"]
 
 
@@ -265,3 +271,32 @@ def test_zip_file_that_is_not_on_the_web(zipped):
     _, folder = zipped
     with http_server(folder) as url, pytest.raises(StoreNotFoundError, match="there is no store at http"):
         norbert_store.open(f"{url}/other.zip")
+
+
+# ---- stores
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*sends whole files")
+@pytest.mark.parametrize("name", ["x.zarr", "x.zip", "INNER.ZIP"])
+@pytest.mark.parametrize("query", ["", "signature=a%2Fb&expires=1"])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_stores_on_the_web_read_as_in_their_folder(tmp_path, options, music, ranges, query, name):
+    with norbert_store.create(tmp_path / "x.zarr", **options()) as writer:
+        for i in range(3):
+            writer.add(f"{i}", music(9000, i), labels={"genre": "Rock"})
+    shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "x.zarr")
+    (tmp_path / "inner").mkdir()
+    shutil.copytree(tmp_path / "x.zarr", tmp_path / "inner" / "x.zarr")
+    Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "inner")).rename(tmp_path / "INNER.ZIP")
+    db = norbert_store.open(tmp_path / "x.zarr")
+    with http_server(tmp_path, ranges=ranges, query=query) as url:
+        found = norbert_store.open(f"{url}/{name}?{query}" if query else f"{url}/{name}")
+        assert found.digest(strong=True) == db.digest(strong=True)
+        some = {"target": "vocals", "channel": "left", "time": slice(0.2, 0.5)}
+        assert np.array_equal(found[1].magnitude.sel(some), db[1].magnitude.sel(some))
+        excerpts, expected = found.excerpts(0.3, per_epoch=4), db.excerpts(0.3, per_epoch=4)
+        assert np.array_equal(excerpts[1]["magnitude"], expected[1]["magnitude"])
+        assert np.array_equal(excerpts.read(range(4))["magnitude"], expected.read(range(4))["magnitude"])
+        xarray.testing.assert_identical(found.statistics(), db.statistics())
+        assert verify(f"{url}/{name}?{query}" if query else f"{url}/{name}")
