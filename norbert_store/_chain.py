@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from norbert_store._jpeg.encoder import DEFAULT_QUALITY, check_quality
 from norbert_store._picture import FORMATS, read_picture, write_picture
+from norbert_store._signature import spelled_out
 from norbert_store._spectra.bins import DEFAULT_BANDWIDTH, bins_within
 from norbert_store._spectra.levels import (
     LEVELS,
@@ -93,6 +94,7 @@ def as_spectrogram(array: ArrayLike) -> Spectrogram:
     return remember(values, getattr(values, "steps", ()))
 
 
+@spelled_out()
 @dataclass(frozen=True)
 class TF(Stft):
     """Audio <-> complex spectrogram; a `norbert_store._spectra.bins.Stft` whose arrays remember their steps.
@@ -153,6 +155,7 @@ class TF(Stft):
         return super().inverse_transform(np.asarray(as_spectrogram(spectrum)), samples)
 
 
+@spelled_out()
 @dataclass(frozen=True)
 class BandwidthLimiter:
     """All bins <-> the bins up to a bandwidth.
@@ -271,6 +274,7 @@ class _Scaler:
         return remember(magnitude, _without(values.steps, type(self).__name__))
 
 
+@spelled_out()
 class LogScaler(_Scaler):
     """Magnitude <-> its logarithm, 0 to 1.
 
@@ -291,6 +295,7 @@ class LogScaler(_Scaler):
         super().__init__(LogCurve(range_decibel), reference)
 
 
+@spelled_out()
 class PowerScaler(_Scaler):
     """Magnitude <-> a power of it, 0 to 1.
 
@@ -352,6 +357,7 @@ _MODULES: dict[str, type[Module]] = {
 }
 
 
+@spelled_out()
 @dataclass(frozen=True)
 class Coder:
     """Levels <-> a grey picture that a person can look at: low frequencies at the bottom, time to the right, channels

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from norbert_store._read.frames import Request
 from norbert_store._read.selection import Selection
 from norbert_store._read.values import Values, values_of
+from norbert_store._signature import spelled_out
 from norbert_store._spectra.stft import whole_number
 from norbert_store.errors import NameNotFoundError
 
@@ -114,6 +115,7 @@ class Excerpts:
             {"magnitude": values, **{key: batch[key][i] for key in keys}} for i, values in enumerate(batch["magnitude"])
         ]
 
+    @spelled_out()
     def collate(self, items: Sequence[Item]) -> dict[str, Any]:
         """Put excerpts together to a batch; those of one `__getitems__` without a copy."""
         values = [item["magnitude"] for item in items]
@@ -127,6 +129,7 @@ class Excerpts:
         }
         return {**batch, "scale": np.stack([each["scale"] for each in items])} if self._with_scales else batch
 
+    @spelled_out()
     def read(self, indices: Indices, out: NDArray[Any] | None = None) -> dict[str, Any]:
         """Read some excerpts, into the caller's memory if that is given.
 
@@ -179,6 +182,7 @@ class Excerpts:
         ]
         return np.array(scales, np.int16).reshape(rows.shape)
 
+    @spelled_out()
     def sampler(self, *, epoch: int = 0, rank: int = 0, world_size: int = 1) -> EpochSampler:
         """Return the indices of an epoch, for one of ``world_size`` processes that share it."""
         return EpochSampler(self._per_epoch, epoch, rank, world_size)

@@ -28,6 +28,7 @@ Mixture = ArrayLike | str | os.PathLike[str] | None
 """An array (samples, channels), an audio file, or None for what the track's source points to."""
 
 METHODS = ("wiener", "softmask", "irm", "ibm")
+_METHODS_OF = {"iterations": ("wiener",), "exponent": ("softmask", "irm"), "threshold": ("ibm",)}
 
 # How many of the highest stored bins tell the shares of what lies above the bandwidth.
 _HIGHEST_BINS = 16
@@ -59,6 +60,7 @@ def separate(
     """Separate the mixture into targets by their stored magnitudes; see `Track.separate`."""
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}; found {method!r}")
+    _check_parameters(method, iterations=iterations != 1, exponent=exponent is not None, threshold=threshold != 0)
     sources = _sources(track, targets)
     stft, channels = track.transform.stft, len(track.channels)
     if not block_seconds > 0:
@@ -102,10 +104,20 @@ def _volume(track: StoredTrack, sources: Sequence[str]) -> np.float32:
     return np.float32(2.0 ** (heard_scale(loudest) - loudest))
 
 
+def _check_parameters(method: str, **given: bool) -> None:
+    """Refuse what would be without effect."""
+    for name, is_given in given.items():
+        if is_given and method not in _METHODS_OF[name]:
+            methods = " or ".join(map(repr, _METHODS_OF[name]))
+            raise ValueError(f"{name} must be left out for the method {method!r}: it is for {methods}")
+
+
 def _sources(track: StoredTrack, targets: Sequence[str] | None) -> list[str]:
     there = [target for target, present in track.present.items() if present]
     if targets is None:
         targets = [target for target in there if target != MIXTURE]
+    if isinstance(targets, str):
+        raise ValueError(f"targets must be a sequence of names, found the one name {targets!r}")
     sources = list(targets)
     unknown = [source for source in sources if source not in there]
     if unknown or not sources:

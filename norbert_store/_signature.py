@@ -13,6 +13,8 @@ from functools import wraps
 from itertools import islice
 from typing import Any, TypeVar, cast
 
+import numpy as np
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -33,7 +35,8 @@ def spelled_out(*below: Callable[..., Any], without: Sequence[str] = ()) -> Call
     Returns
     -------
     callable
-        A decorator. What it decorates raises a `TypeError` on an option that it doesn't have.
+        A decorator, of functions, methods and classes. What it decorates raises a `TypeError` on an option that it
+        doesn't have, and where an option is neither True nor False whose default is one of them: "no" would be true.
 
     Examples
     --------
@@ -48,20 +51,47 @@ def spelled_out(*below: Callable[..., Any], without: Sequence[str] = ()) -> Call
     """
 
     def decorate(function: F) -> F:
+        if isinstance(function, type):
+            function.__init__ = decorate(function.__init__)  # type: ignore[misc]
+            return function
         signature = _with_options(inspect.signature(function), below, without)
-        named = [name for name, parameter in signature.parameters.items() if parameter.kind in _NAMED]
+        named = {name: parameter for name, parameter in signature.parameters.items() if parameter.kind in _NAMED}
 
         @wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            for name in kwargs:
+            for name, value in kwargs.items():
                 if name not in named:
-                    raise TypeError(f"{function.__qualname__}() has no option {name!r}{did_you_mean(name, named)}")
+                    raise TypeError(
+                        f"{_public_name(function, args)}() has no option {name!r}{did_you_mean(name, named)}"
+                    )
+                if isinstance(named[name].default, bool) and not isinstance(value, bool | np.bool_):
+                    raise TypeError(f"{_public_name(function, args)}(): {name} must be True or False, found {value!r}")
             return function(*args, **kwargs)
 
         checked.__signature__ = signature  # type: ignore[attr-defined]
         return cast(F, checked)
 
     return decorate
+
+
+def _public_name(function: Callable[..., Any], args: Sequence[Any]) -> str:
+    """Name a function as who calls it knows it: a method by the class of its object, a constructor by its class."""
+    if function.__qualname__ == function.__name__ or "<locals>" in function.__qualname__:
+        return function.__name__
+    owner = type(args[0]).__name__
+    return owner if function.__name__ == "__init__" else f"{owner}.{function.__name__}"
+
+
+def check_callback(name: str, function: Callable[..., Any] | None) -> None:
+    """Check what is to be called later, before anything is done.
+
+    Raises
+    ------
+    TypeError
+        If it can't be called.
+    """
+    if function is not None and not callable(function):
+        raise TypeError(f"{name} must be a function, found {function!r}")
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -345,6 +345,7 @@ class Store:
             remix=remix,
         )
 
+    @spelled_out()
     def statistics(self, values: AnyValues | Function = "magnitude") -> xarray.Dataset:
         """Mean and standard deviation for each target and frequency.
 
@@ -364,6 +365,7 @@ class Store:
 
         return statistics(self._selection, values)
 
+    @spelled_out()
     def digest(self, *, strong: bool = False) -> str:
         """Return the SHA-256 of these tracks: equal however, wherever and by whom they were written.
 
@@ -401,6 +403,7 @@ class Store:
 
     # ---- all magnitudes
 
+    @spelled_out()
     def to_xarray(self, values: Values = "magnitude") -> xarray.Dataset:
         """Return all tracks along one packed axis (target, channel, frame, frequency), lazy; "magnitude" or "levels".
 
@@ -410,7 +413,7 @@ class Store:
         Raises
         ------
         ValueError
-            If this store is a selection: the packed axis holds all tracks.
+            If ``values`` is neither, or this store is a selection: the packed axis holds all tracks.
         """
         if self._selection.chosen is not None:
             raise ValueError(

@@ -103,7 +103,7 @@ class Track(StoredTrack):
         AudioError, SourceError
             As `to_audio`.
         ValueError
-            If the method is unknown, or a parameter out of range.
+            If the method is unknown, or a parameter is out of range or for other methods.
         """
         from norbert_store._resynthesis import separate
 

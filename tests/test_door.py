@@ -10,7 +10,9 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from zarr.storage import MemoryStore
 
 import norbert_store
@@ -137,6 +139,62 @@ def test_unknown_options_of_methods_are_named_as_well():
         with pytest.raises(TypeError, match=r"^Writer.add_magnitudes\(\) has no option 'zzz'$"):
             writer.add_magnitudes("x", {"a": [[[0.0]]]}, zzz=1)  # type: ignore[call-arg]
     assert len(norbert_store.open(store)) == 0
+
+
+# ---- of classes and methods, and what is neither yes nor no
+
+
+@pytest.fixture(scope="module")
+def db():
+    store = MemoryStore()
+    with norbert_store.create(store, targets=["mixture", "vocals"], rate=8000, channels=1, effort=0) as writer:
+        writer.add("x", {"mixture": [0.1] * 16000, "vocals": [0.0] * 16000})
+    return norbert_store.open(store)
+
+
+def public_callables(db):
+    """Every public class that people make, and every public method with parameters: name -> callable."""
+    classes = CLASSES - {"Store", "Track", "Excerpts", "Writer", "Report", "Summary"}
+    found = {name: getattr(norbert_store, name) for name in classes - {"Quantizer"}}
+    for one in (db, db[0], db.excerpts(1.0)):
+        kind = type(one)
+        for name in (name for name in dir(one) if not name.startswith("_") and callable(getattr(kind, name, None))):
+            found[f"{kind.__name__}.{name}"] = getattr(one, name)
+    takes_any = {"Store.select"}  # labels
+    of_mappings = {"Store.get", "Store.keys", "Store.items", "Track.require_target"}
+    return {name: function for name, function in found.items() if name not in takes_any | of_mappings}
+
+
+def test_unknown_options_are_named_by_every_class_and_method(db):
+    for name, function in public_callables(db).items():
+        with pytest.raises(TypeError, match=rf"^{name}\(\) has no option 'zzz'$"):
+            function(zzz=1)
+
+
+@pytest.mark.parametrize(
+    ("function", "option"),
+    [("repair", "drop"), ("verify", "decode"), ("export_folder", "resume"), ("export_folder", "skip_broken")],
+)
+def test_what_is_neither_true_nor_false_is_refused(function, option, tmp_path):
+    with pytest.raises(TypeError, match=rf"^{function}\(\): {option} must be True or False, found 'no'$"):
+        getattr(norbert_store, function)(*[tmp_path / "x"] * (1 + function.startswith("export")), **{option: "no"})
+
+
+def test_what_is_neither_true_nor_false_is_refused_by_classes_and_methods(db):
+    with pytest.raises(TypeError, match=r"^TF\(\): centred must be True or False, found 'no'$"):
+        norbert_store.TF(centred="no")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^Store.excerpts\(\): remix must be True or False, found 1$"):
+        db.excerpts(1.0, remix=1)
+    assert db.digest(strong=np.bool_(False)) == db.digest()
+
+
+@pytest.mark.parametrize("function", ["verify", "repair", "export_folder"])
+def test_what_cannot_be_called_back_is_refused_before_anything_is_done(function, tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.zeros((800, 1)), 8000)
+    places = [tmp_path, tmp_path / "out"][-2 if function.startswith("export") else -1 :]
+    with pytest.raises(TypeError, match="^progress must be a function, found True$"):
+        getattr(norbert_store, function)(*places, progress=True)
+    assert not (tmp_path / "out").exists()
 
 
 # ---- who goes through the door

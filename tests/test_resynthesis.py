@@ -116,6 +116,8 @@ def test_bad_input_is_refused(small, tmp_path):
         track.separate(mixture=mixture, method="magic")
     with pytest.raises(TrackError, match="has 'mixture', 'vocals', 'drums'; found 'piano' to separate"):
         track.separate(mixture=mixture, targets=["vocals", "piano"])
+    with pytest.raises(ValueError, match="targets must be a sequence of names, found the one name 'vocals'"):
+        track.separate(mixture=mixture, targets="vocals")
     with pytest.raises(TrackError, match="no target"):
         track.separate(mixture=mixture, targets=[])
     with pytest.raises(AudioError, match="the mixture is 100 samples x 2 channels; track 'Ann - Long' is 25600 x 2"):
@@ -139,6 +141,21 @@ def test_bad_input_is_refused(small, tmp_path):
         track.separate(mixture=mixture, method="ibm", threshold=np.nan)
     with pytest.raises(ValueError, match="exponent|alpha"):
         track.separate(mixture=mixture, method="irm", exponent=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "parameter", "value", "others"),
+    [
+        ("irm", "iterations", 2, "'wiener'"),
+        ("wiener", "exponent", 1.0, "'softmask' or 'irm'"),
+        ("ibm", "exponent", 1.0, "'softmask' or 'irm'"),
+        ("softmask", "threshold", 3.0, "'ibm'"),
+    ],
+)
+def test_a_parameter_without_effect_is_refused(small, method, parameter, value, others):
+    track, mixture = small.db["Ann - Long"], small.audio["Ann - Long"]["mixture"]
+    with pytest.raises(ValueError, match=f"^{parameter} must be left out for .* {method!r}: it is for {others}$"):
+        track.separate(mixture=mixture, method=method, **{parameter: value})
 
 
 def test_magnitudes_without_a_transform_cannot_be_separated(tmp_path):

@@ -954,6 +954,7 @@ def test_empty_and_new_folders_are_taken(tmp_path, options, music, name):
         ({"rate": True, "transform": None}, "rate must be"),
         ({"rate": 44100}, "rate is 44100, but the transform's is 8000"),
         *[({"channels": channels}, "channels must be") for channels in (0, -1, "left", (), ("", "b"), ("a", 5))],
+        *[({"channels": channels}, "channels must be their number, or") for channels in (True, None, 2.0)],
         ({"channels": ("a", "a")}, "channels must name everything once"),
         ({"transform": "stft"}, "transform must be"),
         *[({"bandwidth": bandwidth}, "bandwidth must be") for bandwidth in (0, -1, float("nan"), float("inf"), "8k")],

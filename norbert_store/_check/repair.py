@@ -50,7 +50,7 @@ from norbert_store._read.chunks import Chunks, Extent
 from norbert_store._read.frames import Frames
 from norbert_store._read.snapshot import Snapshot
 from norbert_store._read.track import StoredTrack
-from norbert_store._signature import spelled_out
+from norbert_store._signature import check_callback, spelled_out
 from norbert_store._sources.files import AudioInfo
 from norbert_store._sources.source import MIXTURE, Source, local_path
 from norbert_store._spectra.bins import LinearBins, MelBands, ReadyBins, StoredTransform, transform_from_config
@@ -118,6 +118,8 @@ def repair(
     StorageError
         If the store can't be read or written.
     """
+    check_callback("progress", progress)
+    root = None if audio_root is None else local_path(audio_root)
     storage = Storage(location, read_only=False)
     _open(storage)  # so that no lock is left where there is no store
     with _writing(storage) as lock:
@@ -134,7 +136,7 @@ def repair(
         _mend_documents(snapshot, faults, done)
         if _mend_extents(snapshot, faults, done):
             faults = faults_of(snapshot, None, True, workers)
-        shards = _Shards(snapshot, lock, None if audio_root is None else local_path(audio_root))
+        shards = _Shards(snapshot, lock, root)
         numbers = shards.mend(faults, done, _step("mending", progress))
         # rows that can't be read can't be written either
         if drop and shards.lost and not any(key.startswith(_TABLE) for key, _ in done.failed):

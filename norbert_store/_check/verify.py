@@ -20,7 +20,7 @@ from norbert_store._read.digest import digest
 from norbert_store._read.frames import Frames
 from norbert_store._read.selection import Selection
 from norbert_store._read.snapshot import Snapshot
-from norbert_store._signature import spelled_out
+from norbert_store._signature import check_callback, spelled_out
 from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location
 
@@ -68,6 +68,7 @@ def verify(
     True
     """
     threads = (os.cpu_count() or 1) if workers is None else whole_number("workers", workers, at_least=1)
+    check_callback("progress", progress)
     snapshot = Snapshot.open(location)
     faults = tuple(faults_of(snapshot, None, decode, threads, progress))
     return Report(snapshot.name, faults, digest="" if faults else digest(Selection(Frames(Chunks(snapshot)))))

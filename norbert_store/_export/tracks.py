@@ -27,6 +27,7 @@ from norbert_store._export.summary import FLOAT_BYTES, Progress, Summary
 from norbert_store._format.document import Document
 from norbert_store._format.layout import SHARD_CHUNKS
 from norbert_store._format.table import TRACK_GROUP, Column
+from norbert_store._signature import check_callback
 from norbert_store._sources.files import AudioInfo
 from norbert_store._sources.stems import TrackStems
 from norbert_store._sources.track import SourceTrack
@@ -106,6 +107,7 @@ def export_tracks(
     NorbertStoreError, ValueError
         As `norbert_store._export.run.export`.
     """
+    check_callback("progress", progress)
     if bundle_tracks is not None:
         bundle_tracks = whole_number("bundle_tracks", bundle_tracks, at_least=1)
     wanted = _Wanted(targets, rate, channels, options)

@@ -14,6 +14,7 @@ from norbert_store._format.layout import ChunkAt
 from norbert_store._lazy import lazy
 from norbert_store._read.frames import Frames
 from norbert_store._read.xarrays import TRACK_DIMENSIONS, LazyFrames, Values, lazy_dataset
+from norbert_store._signature import spelled_out
 from norbert_store._spectra.bins import StoredTransform
 from norbert_store._spectra.levels import Curve
 from norbert_store.errors import NameNotFoundError
@@ -178,8 +179,15 @@ class StoredTrack:
         """
         return self._lazy_dataset("levels")["levels"]
 
+    @spelled_out()
     def to_xarray(self, values: Values = "magnitude") -> xarray.Dataset:
-        """Return the track as a data set of one lazy variable, "magnitude" or "levels"."""
+        """Return the track as a data set of one lazy variable, "magnitude" or "levels".
+
+        Raises
+        ------
+        ValueError
+            If ``values`` is neither.
+        """
         return self._lazy_dataset(values).assign_attrs(track=self.name, rate=self.rate)
 
     def _lazy_dataset(self, values: Values) -> xarray.Dataset:
@@ -195,6 +203,7 @@ class StoredTrack:
         array = LazyFrames(self._frames, values, self.start, self.frames, self._row)
         return lazy_dataset(array, TRACK_DIMENSIONS, coordinates, values)
 
+    @spelled_out()
     def jpeg(self, target: str | int, channel: str | int, chunk: int) -> bytes:
         """Return one chunk's JPEG, as it stands in the store: rows are frames, columns frequencies.
 

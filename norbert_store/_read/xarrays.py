@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray
@@ -44,9 +44,16 @@ class LazyFrames(_LazyArray):
         Where the frames begin along the packed axis, and how many there are.
     row : int, optional
         Of the track table, if all frames belong to one track.
+
+    Raises
+    ------
+    ValueError
+        If ``values`` is neither.
     """
 
     def __init__(self, frames: Frames, values: Values, start: int, count: int, row: int | None = None) -> None:
+        if values not in get_args(Values):
+            raise ValueError(f"values must be {' or '.join(map(repr, get_args(Values)))}, found {values!r}")
         document = frames.snapshot.document
         self.shape = (len(document.targets), len(document.channels), count, document.layout.bins)
         self.dtype = np.dtype(np.float32 if values == "magnitude" else np.uint8)

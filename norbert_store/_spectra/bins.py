@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from norbert_store._lazy import lazy
+from norbert_store._signature import spelled_out
 from norbert_store._spectra.stft import Stft, whole_number
 from norbert_store.errors import FormatError
 
@@ -175,6 +176,7 @@ class LinearBins(_OfStft):
         return extended
 
 
+@spelled_out()
 @dataclass(frozen=True)
 class Mel:
     """What `norbert_store.create` takes to store mel bands.
@@ -301,6 +303,7 @@ class MelBands(_OfStft):
         return stored @ spread.astype(stored.dtype)
 
 
+@spelled_out()
 class ReadyBins(StoredTransform):
     """Magnitudes that were computed elsewhere, described well enough to be labelled.
 

@@ -28,6 +28,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from norbert_store._signature import spelled_out
 from norbert_store.errors import MagnitudeError
 
 LEVELS = 256
@@ -65,6 +66,7 @@ class Curve(ABC):
         """Compressed, 0 to 1, to relative magnitude, 0 to 1."""
 
 
+@spelled_out()
 @dataclass(frozen=True)
 class PowerCurve(Curve):
     """``compressed = relative ** exponent``: roughly how loudness grows with pressure.
@@ -90,6 +92,7 @@ class PowerCurve(Curve):
         return compressed ** (1 / self.exponent)
 
 
+@spelled_out()
 @dataclass(frozen=True)
 class LogCurve(Curve):
     """``compressed = 1 + 20 log10(relative) / range_decibel``, and 0 at or below the range's floor.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -119,7 +119,9 @@ def _channel_labels(channels: int | Sequence[str]) -> tuple[str, ...]:
     if isinstance(channels, int | np.integer) and not isinstance(channels, bool):
         count = whole_number("channels", channels, at_least=1)
         return _CHANNEL_LABELS.get(count) or tuple(str(channel) for channel in range(count))
-    return _labels("channels", channels)  # type: ignore[arg-type]
+    if isinstance(channels, bool) or not isinstance(channels, Iterable):
+        raise ValueError(f"channels must be their number, or their names; found {channels!r}")
+    return _labels("channels", channels)
 
 
 def _chunk_frames(chunk_frames: int | None, bins: int) -> int:

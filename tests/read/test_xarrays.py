@@ -244,6 +244,13 @@ def test_coordinates_and_attributes_of_a_track(small, mel, ready):
         assert track.to_xarray().attrs == {"track": track.name, "rate": 8000}
 
 
+@pytest.mark.parametrize("values", ["level", "Magnitude", "decibel", None])
+def test_values_that_no_array_has_are_refused(small, values):
+    for one in (small.db, small.db[0]):
+        with pytest.raises(ValueError, match=f"^values must be 'magnitude' or 'levels', found {values!r}$"):
+            one.to_xarray(values)
+
+
 def test_frames_that_are_not_centred_are_labelled_by_their_middle(tmp_path, options, music):
     transform = norbert_store.TF(rate=8000, n_fft=256, centred=False)
     with norbert_store.create(tmp_path / "x.zarr", **options(transform=transform)) as writer:
