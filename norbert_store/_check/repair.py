@@ -117,6 +117,19 @@ def repair(
         If the root's document is damaged, or the store has features that this version can't write on.
     StorageError
         If the store can't be read or written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import norbert_store, soundfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (8000, 1))
+    ...     soundfile.write(Path(folder, "noise.wav"), noise, 8000)
+    ...     summary = norbert_store.export_folder(folder, f"{folder}/x.zarr", effort=0)
+    ...     Path(folder, "x.zarr/magnitude/c/0/0/0/0").unlink()
+    ...     print(norbert_store.repair(f"{folder}/x.zarr").mended)
+    ('magnitude/c/0/0/0/0',)
     """
     check_callback("progress", progress)
     root = None if audio_root is None else local_path(audio_root)
@@ -143,7 +156,8 @@ def repair(
             numbers |= _drop(shards, done)
         else:
             done.failed += [(shards.title(row), reason) for row, reason in sorted(shards.lost.items())]
-        snapshot = _open(storage)
+        if done.dropped or shards.snapshot is not snapshot or ROOT_KEY in done.mended:
+            snapshot = _open(storage)  # another document; of the same one, what was read and fits it is remembered
         left = faults_of(snapshot, sorted(numbers), True, workers)
         return Report(snapshot.name, tuple(left), tuple(done.mended), tuple(done.dropped), tuple(done.failed))
 

@@ -133,10 +133,19 @@ def test_a_damaged_shard_is_the_same_again(store, damage):
     assert verify(store)
 
 
-def test_documents_and_names_are_read_before_and_after_and_documents_once_more_under_the_lock(store, local_reads):
-    flip_in_data(shard(store, 0, 0))
-    assert repair(store)
-    assert (local_reads["zarr.json"], local_reads["track/name/c/0"]) == (3, 2)
+def flip_at_end(path):
+    flip(path, -3)
+
+
+@pytest.mark.parametrize(
+    ("key", "documents"),
+    # the document, before the lock is taken and behind it; once more where something doesn't fit it
+    [("magnitude/c/0/0/0/0", 2), ("track/zarr.json", 2), ("target/c/0", 3), ("chunk/extent/c/0/0/0/0", 3)],
+)
+def test_names_are_read_once_and_documents_before_and_under_the_lock(store, local_reads, key, documents):
+    flip_at_end(store / key)
+    assert repair(store).mended == (key,)
+    assert (local_reads["zarr.json"], local_reads["track/name/c/0"]) == (documents, 1)
     local_reads.clear()
     assert verify(store)
     assert (local_reads["zarr.json"], local_reads["track/name/c/0"]) == (1, 1)
