@@ -21,6 +21,7 @@ from ._excerpts import Excerpts as Excerpts
 from ._export.run import export as export
 from ._export.run import export_folder as export_folder
 from ._export.run import export_musdb as export_musdb
+from ._export.summary import Progress as Progress
 from ._export.summary import Summary as Summary
 from ._spectra.bins import Mel as Mel
 from ._spectra.bins import ReadyBins as ReadyBins

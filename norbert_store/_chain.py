@@ -97,7 +97,7 @@ def as_spectrogram(array: ArrayLike) -> Spectrogram:
 @spelled_out()
 @dataclass(frozen=True)
 class TF(Stft):
-    """Audio <-> complex spectrogram; a `norbert_store._spectra.bins.Stft` whose arrays remember their steps.
+    """Audio <-> complex spectrogram; its arrays remember their steps.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ class BandwidthLimiter:
 
 
 class _Scaler:
-    """Magnitude <-> compressed, 0 to 1, by a curve of `norbert_store._spectra.levels`."""
+    """Magnitude <-> compressed, 0 to 1, by a `norbert_store.PowerCurve` or `norbert_store.LogCurve`."""
 
     def __init__(self, curve: Curve, reference: float) -> None:
         self.curve = curve

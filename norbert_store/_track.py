@@ -47,6 +47,18 @@ class Track(StoredTrack):
         SourceError
             If the mixture's file isn't there.
 
+        Examples
+        --------
+        >>> import norbert_store, zarr
+        >>> place = zarr.storage.MemoryStore()
+        >>> vocals, drums = np.random.default_rng(0).uniform(-0.4, 0.4, (2, 8000, 1)).astype(np.float32)
+        >>> targets = {"mixture": vocals + drums, "vocals": vocals, "drums": drums}
+        >>> with norbert_store.create(place, targets=tuple(targets), rate=8000, channels=1, effort=0) as writer:
+        ...     writer.add("x", targets)
+        >>> track = norbert_store.open(place)["x"]
+        >>> track.to_audio("vocals", mixture=targets["mixture"]).shape
+        (8000, 1)
+
         References
         ----------
         A. Liutkus and F.-R. Stöter, "The 2018 Signal Separation Evaluation Campaign", LVA/ICA 2018, for magnitudes
@@ -104,6 +116,19 @@ class Track(StoredTrack):
             As `to_audio`.
         ValueError
             If the method is unknown, or a parameter is out of range or for other methods.
+
+        Examples
+        --------
+        >>> import norbert_store, zarr
+        >>> place = zarr.storage.MemoryStore()
+        >>> vocals, drums = np.random.default_rng(0).uniform(-0.4, 0.4, (2, 8000, 1)).astype(np.float32)
+        >>> targets = {"mixture": vocals + drums, "vocals": vocals, "drums": drums}
+        >>> with norbert_store.create(place, targets=tuple(targets), rate=8000, channels=1, effort=0) as writer:
+        ...     writer.add("x", targets)
+        >>> track = norbert_store.open(place)["x"]
+        >>> estimates = track.separate(mixture=targets["mixture"])
+        >>> list(estimates), estimates["drums"].shape
+        (['vocals', 'drums'], (8000, 1))
         """
         from norbert_store._resynthesis import separate
 

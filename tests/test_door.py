@@ -26,7 +26,7 @@ FUNCTIONS = {
     *("append", "create", "export", "export_folder", "export_musdb", "open", "repair", "verify"),
 }
 CLASSES = {
-    *("Excerpts", "Report", "Store", "Summary", "Track", "Writer"),
+    *("Excerpts", "Progress", "Report", "Store", "Summary", "Track", "Writer"),
     *("LogCurve", "Mel", "PowerCurve", "ReadyBins", "TF"),
     *("BandwidthLimiter", "Coder", "LogScaler", "PowerScaler", "Quantizer"),
 }
@@ -154,7 +154,7 @@ def db():
 
 def public_callables(db):
     """Every public class that people make, and every public method with parameters: name -> callable."""
-    classes = CLASSES - {"Store", "Track", "Excerpts", "Writer", "Report", "Summary"}
+    classes = CLASSES - {"Store", "Track", "Excerpts", "Writer", "Progress", "Report", "Summary"}
     found = {name: getattr(norbert_store, name) for name in classes - {"Quantizer"}}
     for one in (db, db[0], db.excerpts(1.0)):
         kind = type(one)
@@ -214,6 +214,22 @@ def shown():
 @pytest.mark.parametrize("path", [path for path in shown() if path.is_file()], ids=lambda path: path.name)
 def test_documents_and_examples_go_through_the_door(path):
     assert private_names(path.read_text(encoding="utf-8")) == []
+
+
+def docstrings(one, name):
+    """Docstrings of a public module, class or function and of what is public in it: name -> text."""
+    found = {name: inspect.getdoc(one) or ""}
+    public = getattr(one, "__all__", None) or [inner for inner in dir(one) if not inner.startswith("_")]
+    if inspect.ismodule(one) or (inspect.isclass(one) and one.__module__.startswith("norbert_store")):
+        for inner in public:
+            found |= docstrings(getattr(one, inner, None), f"{name}.{inner}")
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS | CLASSES | MODULES))
+def test_help_names_what_is_public_alone(name):
+    found = docstrings(getattr(norbert_store, name), name)
+    assert {name: text for name, text in found.items() if private_names(text)} == {}
 
 
 def test_benchmarks_of_behaviour_go_through_the_door():

@@ -66,7 +66,7 @@ def export(
     skip_broken : bool
         Whether to go on without tracks whose audio can't be read, or doesn't fit the store.
     progress : callable, optional
-        Called with a `norbert_store._export.summary.Progress` before each track (of an executor: after each bundle),
+        Called with a `norbert_store.Progress` before each track (of an executor: after each bundle),
         and at the end.
     bundle_tracks : int, optional
         Tracks that share shards; 1 if left out, or more where there would be too many files.
@@ -143,6 +143,19 @@ def export_folder(root: str | os.PathLike[str], out: Location, **options: Unpack
         If there is no such folder, or no audio in it.
     NorbertStoreError, TypeError, ValueError
         As `norbert_store.export`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import norbert_store, numpy as np, soundfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "music/test").mkdir(parents=True)
+    ...     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (8000, 1))
+    ...     soundfile.write(Path(folder, "music/test/noise.flac"), noise, 8000)
+    ...     summary = norbert_store.export_folder(f"{folder}/music", f"{folder}/x.zarr", effort=0)
+    ...     summary.open().names, summary.open().splits
+    (['test/noise'], {'test': 1})
     """
     return export_tracks(layouts.folder_tracks(root), out, targets=layouts.TARGETS, **options)
 

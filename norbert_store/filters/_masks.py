@@ -188,7 +188,7 @@ def soft_mask(v: ArrayLike, x: ArrayLike, alpha: float = 1.0) -> Spectrum:
 
     See Also
     --------
-    norbert_store.filters._wiener.softmask : the same with a regularization, under the name that it has in norbert.
+    norbert_store.filters.softmask : the same with a regularization, under the name that it has in norbert.
     """
     return apply_mask(ideal_ratio_mask(v, as_exponent("alpha", alpha)), x)
 
