@@ -1,11 +1,12 @@
 """The command ``norbert-store``.
 
 An option ``--a-b`` is the argument ``a_b`` in Python. Errors that this library raises on purpose are printed as one
-line, with exit status 1; where they name an argument, the option is named.
+line, with exit status 1; where they name an argument, the option is named. Every other error is a bug, and shown whole.
 """
 
 from __future__ import annotations
 
+import dis
 import re
 import sys
 import warnings
@@ -14,6 +15,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -90,8 +92,27 @@ class _Command(click.Command):
         try:
             return super().invoke(ctx)
         except (NorbertStoreError, OSError, ValueError, ModuleNotFoundError) as error:
+            if not isinstance(error, NorbertStoreError | OSError | ModuleNotFoundError) and not _is_raised_here(error):
+                raise
             options = [one for one in self.params if isinstance(one, click.Option)]
             raise _Failure(with_options(_one_line(error), options)) from error
+
+
+def _is_raised_here(error: Exception) -> bool:
+    """Whether a ``raise`` in this package is where an error comes from: then it is about an argument, else it is a bug.
+
+    The line of a bug doesn't tell where it is; Python's report does.
+    """
+    (*_, origin) = _tracebacks(error)
+    code, module = origin.tb_frame.f_code, origin.tb_frame.f_globals["__name__"]
+    return module.startswith("norbert_store.") and code.co_code[origin.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+def _tracebacks(error: BaseException) -> Iterator[TracebackType]:
+    traceback = error.__traceback__
+    while traceback is not None:
+        yield traceback
+        traceback = traceback.tb_next
 
 
 class _Group(click.Group):
@@ -240,8 +261,12 @@ def _workers(workers: int | None, dask: str | None) -> Iterator[int | Executor |
             from distributed import Client
         except ModuleNotFoundError:
             raise _Failure("--dask needs the package distributed: pip install 'norbert_store[dask]'") from None
-        with Client(dask) as client:  # type: ignore[no-untyped-call]
-            yield client.get_executor()
+        try:
+            client = Client(dask)  # type: ignore[no-untyped-call]
+        except ValueError as error:
+            raise _Failure(f"--dask can't be {dask!r}: {error}") from error
+        with client:
+            yield client.get_executor()  # type: ignore[no-untyped-call]
     else:
         yield workers
 

@@ -768,6 +768,23 @@ def test_dask_does_the_work(run, here):
     assert contents(here / "new.zarr") == contents(here / "one.zarr")
 
 
+@pytest.mark.parametrize("options", [(), ("--skip-broken",), ("--skip-broken", "--resume")])
+def test_a_bug_is_shown_whole_and_is_no_broken_track(run, here, monkeypatch, options):
+    def read(*_arguments: Any, **_options: Any) -> None:
+        np.zeros(3) + np.zeros(4)
+
+    monkeypatch.setattr("soundfile.SoundFile.read", read)
+    with pytest.raises(ValueError, match="operands could not be broadcast"):
+        run("export", "musdb", "musdb", "bug.zarr", "--effort", 0, *options)
+    assert len(norbert_store.open("bug.zarr")) == 0
+
+
+def test_an_address_that_is_none_is_an_error_of_one_line(fails, here):
+    assert "--dask can't be 'nonsense': missing port number" in fails(
+        "export", "musdb", "musdb", "x.zarr", "--dask", "nonsense"
+    )
+
+
 def test_dask_that_is_not_there_is_an_error_of_one_line(fails, here, monkeypatch):
     dask = pytest.importorskip("dask")
     pytest.importorskip("distributed")
