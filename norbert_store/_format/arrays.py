@@ -22,6 +22,7 @@ from numcodecs.vlen import VLenUTF8
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
+from norbert_store._format.layout import ceil_div
 from norbert_store._format.shard import with_checksum, without_checksum
 from norbert_store.errors import DamagedError
 
@@ -100,17 +101,21 @@ def block_shape(metadata: Metadata) -> tuple[int, ...]:
     return tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
 
 
+def block_counts(metadata: Metadata) -> list[int]:
+    """Number of blocks along each axis."""
+    return [ceil_div(size, length) for size, length in zip(metadata["shape"], block_shape(metadata), strict=True)]
+
+
 def blocks_of(metadata: Metadata) -> Iterator[tuple[int, ...]]:
     """Positions of all blocks, in C order."""
-    counts = (-(-size // block) for size, block in zip(metadata["shape"], block_shape(metadata), strict=True))
-    return itertools.product(*map(range, counts))
+    return itertools.product(*map(range, block_counts(metadata)))
 
 
 def block_number(metadata: Metadata, block: Sequence[int]) -> int:
     """Count the blocks before one, in C order."""
     number = 0
-    for size, length, position in zip(metadata["shape"], block_shape(metadata), block, strict=True):
-        number = number * -(-size // length) + position
+    for count, position in zip(block_counts(metadata), block, strict=True):
+        number = number * count + position
     return number
 
 

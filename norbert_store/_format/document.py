@@ -27,8 +27,8 @@ from norbert_store._format.arrays import (
     MOST_DEPTH,
     Metadata,
     array_document,
+    block_counts,
     block_number,
-    block_shape,
     decode_block,
     group_document,
     json_bytes,
@@ -36,7 +36,7 @@ from norbert_store._format.arrays import (
     regular_grid,
     valid_part,
 )
-from norbert_store._format.layout import MAGNITUDE, Layout
+from norbert_store._format.layout import MAGNITUDE, Layout, ceil_div
 from norbert_store._format.table import BASE_COLUMNS, LABEL_GROUP, TRACK_GROUP, Column, label_column_of
 from norbert_store._jpeg.layout import BLOCK, LARGEST_SIDE
 from norbert_store._lazy import lazy
@@ -378,7 +378,7 @@ def block_sum(store_id: str, path: str, block: Sequence[int], values: NDArray[An
 
 def _grown(sums: Sequence[int], metadata: Metadata) -> list[int]:
     """Make room for the checksums of an array that has grown along its growing axis, or shrunk: zeros where new."""
-    counts = [-(-size // block) for size, block in zip(metadata["shape"], block_shape(metadata), strict=True)]
+    counts = block_counts(metadata)
     # the one axis along which blocks are added is the last of extents, and the first of everything else
     last = metadata["dimension_names"][-1] == "chunk"
     other = math.prod(counts[:-1]) if last else math.prod(counts[1:])
@@ -551,10 +551,10 @@ def _sum_faults(attributes: Mapping[str, Any]) -> list[str]:
     if sums.pop("algorithm", None) != "crc32c":
         return ["'sums' must be of the algorithm 'crc32c'"]
     layout, targets = attributes["layout"], len(attributes["targets"])
-    rows = -(-attributes["tracks"] // layout["rows"])
+    rows = ceil_div(attributes["tracks"], layout["rows"])
     blocks = dict.fromkeys((column.path for column in BASE_COLUMNS), rows)
     blocks |= {f"{LABEL_GROUP}/{label['key']}": rows for label in attributes.get("labels", [])}
-    blocks |= {EXTENT: targets * -(-attributes["chunks"] // layout["positions"])}
+    blocks |= {EXTENT: targets * ceil_div(attributes["chunks"], layout["positions"])}
     blocks |= {"target": 1, "channel": 1, "frequency": 1}
     faults = []
     for path, count in blocks.items():

@@ -74,7 +74,7 @@ class Layout:
 
     def chunks(self, frames: _Number) -> _Number:
         """Chunks that a number of frames takes."""
-        return _ceil_div(frames, self.chunk_frames)
+        return ceil_div(frames, self.chunk_frames)
 
     def chunk_of(self, frame: _Number) -> _Number:
         """Chunk that a frame lies in."""
@@ -109,7 +109,7 @@ class Layout:
 
     def shards(self, chunks: _Number) -> _Number:
         """Shards that a number of chunks takes."""
-        return _ceil_div(chunks, self.shard_chunks)
+        return ceil_div(chunks, self.shard_chunks)
 
     def whole_shards(self, chunks: _Number) -> _Number:
         """Chunks of the shards that a number of chunks takes: where the next bundle can begin."""
@@ -131,7 +131,7 @@ class Layout:
 
     def blocks(self, rows: int) -> int:
         """Blocks of the track table that a number of rows takes."""
-        return _ceil_div(rows, self.rows)
+        return ceil_div(rows, self.rows)
 
     def block_of(self, row: int) -> tuple[int, int]:
         """Block that a row lies in, and its position there."""
@@ -159,5 +159,6 @@ def parse_shard_key(key: str) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[2])
 
 
-def _ceil_div(number: _Number, size: int) -> _Number:
+def ceil_div(number: _Number, size: int) -> _Number:
+    """Divide, and round up: how many parts of a size hold a number."""
     return -(-number // size)

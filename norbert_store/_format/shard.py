@@ -22,7 +22,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._jpeg.layout import BLOCK
+from norbert_store._jpeg.layout import BLOCK, blocks_along
 from norbert_store.errors import DamagedError
 
 CHECKSUM_BYTES = 4
@@ -73,7 +73,7 @@ def without_checksum(data: bytes) -> bytes:
 
 def largest_chunk(chunk_frames: int, bins: int) -> int:
     """Return the most bytes that a chunk of this format can have."""
-    columns = -(-bins // BLOCK) * BLOCK
+    columns = blocks_along(bins) * BLOCK
     return _MOST_BYTES_PER_PIXEL * chunk_frames * columns + _MOST_HEADER_BYTES
 
 
