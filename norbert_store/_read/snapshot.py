@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._format.arrays import LARGEST_BLOCK_BYTES, block_key, empty_block, valid_part
+from norbert_store._format.arrays import LARGEST_BLOCK_BYTES, block_key, nothing, valid_part
 from norbert_store._format.document import EXTENT, MOST_DOCUMENT_BYTES, ROOT_KEY, Document, block_sum
 from norbert_store._format.layout import ChunkAt
 from norbert_store._format.table import LABEL_GROUP, PRESENT, TRACK_GROUP
@@ -34,8 +34,9 @@ from norbert_store.errors import (
     StoreReplacedError,
 )
 
-_BLOCK_BYTES_KEPT = 256 * 2**20
-_TEXT_BYTES = 100
+_BLOCK_BYTES_KEPT = 128 * 2**20
+_TEXT_BYTES = 56  # of the object around it
+_MOST_ENCODED_BYTES = LARGEST_BLOCK_BYTES + 2**16  # what can't be compressed grows a little
 
 # columns of which a value changes only with the edition
 _OF_EDITION = ("name", "start", "frames", "samples")
@@ -318,8 +319,7 @@ class Snapshot:
         missing = [at for at in wanted if at not in found]
         if missing:
             for at, values in zip(missing, self.read_blocks(missing), strict=True):
-                size = _TEXT_BYTES * values.size if values.dtype == object else values.nbytes
-                self._blocks.put(at, values, size)
+                self._blocks.put(at, values, _size(values))
                 found[at] = values
         return found
 
@@ -331,7 +331,7 @@ class Snapshot:
         DamagedError
             If one is missing, or isn't what the document says.
         """
-        found = self.storage.get_many([self.places_of(block_key(*at))[0] for at in wanted], LARGEST_BLOCK_BYTES)
+        found = self.storage.get_many([self.places_of(block_key(*at))[0] for at in wanted], _MOST_ENCODED_BYTES)
         return [self._checked(path, block, data) for (path, block), data in zip(wanted, found, strict=True)]
 
     def places_of(self, key: str, document: Document | None = None) -> list[str]:
@@ -346,7 +346,7 @@ class Snapshot:
 
     def _get(self, key: str, document: Document | None = None) -> bytes | None:
         """Read a file from the first of its places where it is."""
-        found = (self.storage.get(place, LARGEST_BLOCK_BYTES) for place in self.places_of(key, document))
+        found = (self.storage.get(place, _MOST_ENCODED_BYTES) for place in self.places_of(key, document))
         return next((data for data in found if data is not None), None)
 
     def _checked(self, path: str, block: tuple[int, ...], data: bytes | None) -> NDArray[Any]:
@@ -365,7 +365,7 @@ class Snapshot:
     def _decode(self, path: str, block: tuple[int, ...], data: bytes | None) -> NDArray[Any]:
         metadata = self.arrays[path]
         if 0 in metadata["shape"]:
-            return valid_part(metadata, block, empty_block(metadata))
+            return nothing(metadata)
         # what is valid here is the beginning of what is valid in a newer state
         return valid_part(metadata, block, self._newest.check_block(path, block, data))
 
@@ -407,3 +407,10 @@ class Snapshot:
             error.track = None if row is None else str(self.cell("name", row))
         except NorbertStoreError:  # of a damaged table, which must not hide what is to be told
             return
+
+
+def _size(values: NDArray[Any]) -> int:
+    """Memory that values take."""
+    if values.dtype != object:
+        return values.nbytes
+    return values.nbytes + sum(len(text) + _TEXT_BYTES for text in values.ravel().tolist())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import xarray
 
 from norbert_store._format.layout import ChunkAt
+from norbert_store._format.table import metadata_of
 from norbert_store._lazy import lazy
 from norbert_store._read.frames import Frames
 from norbert_store._read.xarrays import TRACK_DIMENSIONS, LazyFrames, Values, lazy_dataset
@@ -108,7 +108,7 @@ class StoredTrack:
     @property
     def metadata(self) -> dict[str, Any]:
         """Whatever was given with the track."""
-        return dict(json.loads(self._cell("metadata")))
+        return metadata_of(self._cell("metadata"))
 
     @property
     def labels(self) -> dict[str, Any]:
