@@ -14,7 +14,7 @@ import os
 import socket
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from functools import cache
@@ -36,10 +36,11 @@ SHARD = "magnitude/c/{target}/0/0/0"
 ESCAPE = "\x1b]0;OWNED\x07\x1b[2J\u202e\u2066\u200f"
 LABELS = {"genre": "Rock", "tags": ["a", "b"], "year": 1969, "tempo": 120.5, "live": True}
 
-Maker = Callable[[Path], Any]
+Maker = Callable[..., Any]
 STORES: dict[str, Maker] = {}
 
-Change = Callable[["Draft"], object]
+Change = Callable[..., object]
+How = Callable[[Path, Path], object]
 
 
 class Draft:
@@ -55,7 +56,8 @@ class Draft:
 
     def __init__(self) -> None:
         files, says = _right()
-        self.files, self.says = dict(files), deepcopy(says)
+        self.files: dict[str, bytes] = dict(files)
+        self.says: dict[str, Any] = deepcopy(says)
         self.root: bytes | None = None
 
     def set(self, *path: Any) -> Draft:
@@ -82,7 +84,7 @@ class Draft:
     @property
     def document(self) -> Document:
         """What the document says, for programs."""
-        return Document.from_json(self._root(), "the store")
+        return Document.from_json(self.to_root(), "the store")
 
     def values(self, path: str, block: tuple[int, ...]) -> np.ndarray:
         """Values of a block."""
@@ -121,7 +123,8 @@ class Draft:
         self.files[SHARD.format(target=0)] = data
         return self.put(EXTENT, (0, 0, 0, 0), extents[np.newaxis, ..., : document.chunks])
 
-    def _root(self) -> bytes:
+    def to_root(self) -> bytes:
+        """The root's ``zarr.json``."""
         if self.root is not None:
             return self.root
         return root_of(json.dumps(self.says))
@@ -129,7 +132,7 @@ class Draft:
     def write(self, folder: Path) -> Path:
         """Write it."""
         place = folder / "store.zarr"
-        for key, data in {**self.files, ROOT_KEY: self._root()}.items():
+        for key, data in {**self.files, ROOT_KEY: self.to_root()}.items():
             path = place / key
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
@@ -147,14 +150,25 @@ def _right() -> tuple[dict[str, bytes], dict[str, Any]]:
     place = MemoryStore()
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, (2, 2, SAMPLES))
     transform = norbert_store.TF(rate=RATE, n_fft=64)
-    options = {"bandwidth": 4000, "chunk_frames": 16, "shard_chunks": 8, "bundle_tracks": 2, "effort": 0}
+    options: dict[str, Any] = {
+        "bandwidth": 4000,
+        "chunk_frames": 16,
+        "shard_chunks": 8,
+        "bundle_tracks": 2,
+        "effort": 0,
+    }
     with norbert_store.create(
         place, targets=["mixture", "vocals"], channels=1, transform=transform, title="A title", **options
     ) as writer:
         for number, name in enumerate(("one", "two")):
             stems = dict(zip(("mixture", "vocals"), noise[number], strict=True))
-            about = {"source": f"audio/{name}", "metadata": {"a": [1]}, "split": ("train", "test")[number]}
-            writer.add(name, stems, labels=LABELS, **about)
+            about: dict[str, Any] = {
+                "labels": LABELS,
+                "source": f"audio/{name}",
+                "metadata": {"a": [1]},
+                "split": ("train", "test")[number],
+            }
+            writer.add(name, stems, **about)
     files = {key: buffer.to_bytes() for key, buffer in place._store_dict.items()}
     return files, json.loads(json.loads(files.pop(ROOT_KEY))["attributes"][ATTRIBUTE])
 
@@ -317,7 +331,10 @@ for _name, _body in {
     changed(f"root {_name}", lambda draft, body=_body: setattr(draft, "root", body.encode()))
 changed("text a key twice", lambda d: _text(d, json.dumps(d.says)[:-1] + ', "tracks": 0}'))
 changed("root no Unicode", lambda d: setattr(d, "root", b'{"attributes": {"norbert_store": "\xff"}}'))
-changed("root checksum is a list", lambda d: setattr(d, "root", d._root().replace(b'_crc32c": "', b'_crc32c": ["x"], "y": "')))
+changed(
+    "root checksum is a list",
+    lambda d: setattr(d, "root", d.to_root().replace(b'_crc32c": "', b'": "')),
+)
 changed("root without end", lambda d: setattr(d, "root", b" " * (17 * 2**20)))
 
 for _key in ("version", "created", "modified", "created_with", "title", "license", "citation", "id"):
@@ -380,9 +397,18 @@ for _name, _keys in {
     "many keys": [f"magnitude/c/0/0/{i}/0" for i in range(10**5)],
 }.items():
     changed(f"pending is {_name}", lambda draft, keys=_keys: draft.set("pending", keys))
-changed("pending is elsewhere", lambda d: (d.set("pending", ["track/name/c/0"]), d.files.update({"pending/1/track/name/c/0": b"x"})))
+changed(
+    "pending is elsewhere",
+    lambda d: d.set("pending", ["track/name/c/0"]).files.update({"pending/1/track/name/c/0": b"x"}),
+)
 
-for _name, _other in {"short": "AAAA", "long": "AAAA" * 10, "no base64": "!", "a number": 5, "of other letters": "ü"}.items():
+for _name, _other in {
+    "short": "AAAA",
+    "long": "AAAA" * 10,
+    "no base64": "!",
+    "a number": 5,
+    "of other letters": "ü",
+}.items():
     changed(f"sums are {_name}", lambda draft, other=_other: draft.set("sums", "track/name", other))
 changed("sums are for 10^6 blocks", lambda d: d.set("sums", "track/name", "AAAA" * 10**6))
 
@@ -400,7 +426,14 @@ TRANSFORMS: dict[str, dict[str, Any]] = {
     "centred text": {"centred": "no"},
     "mel": {"name": "mel", "n_mels": 33, "lowest": 0.0, "scale": "htk", "n_fft": 2**14},
     "mel of many bands": {"name": "mel", "n_mels": 2**40, "lowest": 0.0, "scale": "htk"},
-    "mel of large filters": {"name": "mel", "n_mels": 2000, "lowest": 0.0, "scale": "htk", "n_fft": 2**13, "hop": 2**12},
+    "mel of large filters": {
+        "name": "mel",
+        "n_mels": 2000,
+        "lowest": 0.0,
+        "scale": "htk",
+        "n_fft": 2**13,
+        "hop": 2**12,
+    },
     "mel of no scale": {"name": "mel", "n_mels": 3, "lowest": [], "scale": {}},
     "ready": {"name": "cqt"},
     "ready of no hop": {"name": "cqt", "hop": None},
@@ -429,6 +462,15 @@ for _curve in (
 # ---- what the track table says
 
 
+@cache
+def _bomb(size: int) -> bytes:
+    """A zstd frame that says that it decodes to many bytes, and does: blocks of one byte that is repeated."""
+    head = b"\x28\xb5\x2f\xfd" + bytes((0b11100000,)) + size.to_bytes(8, "little")
+    block, count = 2**17, size // 2**17
+    parts = [((block << 3) | 2 | (number == count - 1)).to_bytes(3, "little") + b"\0" for number in range(count)]
+    return head + b"".join(parts)
+
+
 def _texts(values: Sequence[bytes], count: int | None = None) -> bytes:
     parts = [struct.pack("<I", len(value)) + value for value in values]
     return struct.pack("<I", len(values) if count is None else count) + b"".join(parts)
@@ -440,25 +482,20 @@ changed("block of 60 MB", lambda d: d.raw("track/name", _texts([b"x" * 3800] * 1
 changed("block of 60 MB of letters of four bytes", lambda d: d.raw("track/name", _texts(["🎵".encode() * 950] * 16384)))
 changed("blocks of 60 MB", lambda d: [d.raw(path, _texts([b"x" * 3800] * 16384)) for path in _text_paths(d)])
 changed("block of 2^32 texts", lambda d: d.raw("track/name", _texts([b""], 2**32 - 1)))
-changed("block of texts beyond its end", lambda d: d.raw("track/name", struct.pack("<II", 16384, 2**32 - 1) + b"x" * 99))
+changed(
+    "block of texts beyond its end", lambda d: d.raw("track/name", struct.pack("<II", 16384, 2**32 - 1) + b"x" * 99)
+)
 changed("block of no Unicode", lambda d: d.raw("track/name", _texts([b"\xff\xfe", b"\xed\xa0\x80"] + [b""] * 16382)))
 changed("block of numbers too short", lambda d: d.raw("track/start", bytes(8)))
 changed("block of numbers of 4 GB", lambda d: d.files.update({"track/start/c/0": with_checksum(_bomb(2**32))}))
 changed("block of nothing", lambda d: d.files.update({"track/name/c/0": b""}))
-changed("block without a size", lambda d: d.files.update({"track/name/c/0": with_checksum(b"\x28\xb5\x2f\xfd\x00\x58")}))
+changed(
+    "block without a size", lambda d: d.files.update({"track/name/c/0": with_checksum(b"\x28\xb5\x2f\xfd\x00\x58")})
+)
 
 
 def _text_paths(draft: Draft) -> list[str]:
     return ["track/name", "track/split", "track/source", "track/metadata", "label/0", "label/1"]
-
-
-@cache
-def _bomb(size: int) -> bytes:
-    """A zstd frame that says that it decodes to many bytes, and does: blocks of one byte that is repeated."""
-    head = b"\x28\xb5\x2f\xfd" + bytes((0b11100000,)) + size.to_bytes(8, "little")
-    block, count = 2**17, size // 2**17
-    parts = [((block << 3) | 2 | (number == count - 1)).to_bytes(3, "little") + b"\0" for number in range(count)]
-    return head + b"".join(parts)
 
 
 for _column in ("start", "frames", "samples"):
@@ -592,10 +629,17 @@ for _name, _change in JPEGS.items():
 
 # ---- files that are none, are missing, or are for others
 
-KEYS = ("zarr.json", "track/name/c/0", "track/name/zarr.json", "chunk/extent/c/0/0/0/0", "magnitude/c/0/0/0/0", "writer.lock")
+KEYS = (
+    "zarr.json",
+    "track/name/c/0",
+    "track/name/zarr.json",
+    "chunk/extent/c/0/0/0/0",
+    "magnitude/c/0/0/0/0",
+    "writer.lock",
+)
 
 
-def _replaced(key: str, how: Callable[[Path, Path], object]) -> Maker:
+def _replaced(key: str, how: How) -> Maker:
     def make(folder: Path) -> Path:
         place = Draft().write(folder)
         path = place / key
@@ -622,7 +666,7 @@ def _socket(path: Path) -> None:
         os.chdir(there)
 
 
-KINDS: dict[str, Callable[[Path, Path], object]] = {
+KINDS: dict[str, How] = {
     "missing": lambda path, around: None,
     "a FIFO": lambda path, around: os.mkfifo(path),
     "a socket": lambda path, around: _socket(path),
@@ -635,8 +679,8 @@ KINDS: dict[str, Callable[[Path, Path], object]] = {
     "sparse, of 60 MB": lambda path, around: _sparse(path, 60 * 2**20),
 }
 for _key in KEYS:
-    for _name, _how in KINDS.items():
-        made(f"{_key} is {_name}")(_replaced(_key, _how))
+    for _name, _kind in KINDS.items():
+        made(f"{_key} is {_name}")(_replaced(_key, _kind))
 for _folder in ("track", "magnitude", "track/name/c", "chunk", "label"):
 
     @made(f"folder {_folder} leads out")
@@ -680,8 +724,8 @@ for _name, _other in {
             }
         ),
     )
-for _name, _body in {"deep": b"[" * 10**5, "no Unicode": b"\xff", "a list": b"[]", "NaN": b'{"shape": NaN}'}.items():
-    changed(f"array's document is {_name}", lambda d, body=_body: d.files.update({"track/name/zarr.json": body}))
+for _name, _data in {"deep": b"[" * 10**5, "no Unicode": b"\xff", "a list": b"[]", "NaN": b'{"shape": NaN}'}.items():
+    changed(f"array's document is {_name}", lambda d, body=_data: d.files.update({"track/name/zarr.json": body}))
 for _name, _found in {
     "disagrees": {"kind": "inline", "metadata": {f"track/{ESCAPE}": {"data_type": "x"}, "../x": {}}},
     "is a list": [[]],
@@ -690,7 +734,9 @@ for _name, _found in {
     changed(
         f"consolidated metadata {_name}",
         lambda draft, found=_found: setattr(
-            draft, "root", json.dumps({**json.loads(draft._root()), "consolidated_metadata": found, ESCAPE: 1}).encode()
+            draft,
+            "root",
+            json.dumps({**json.loads(draft.to_root()), "consolidated_metadata": found, ESCAPE: 1}).encode(),
         ),
     )
 changed("dropping.json", lambda d: d.files.update({"dropping.json": b'{"chunks": {"../victim": "eA=="}}'}))
@@ -701,7 +747,7 @@ changed("names that are no keys", lambda d: d.files.update({"a\nb": b"", "c\\d":
 # ---- statistics beside a store
 
 
-def _beside(draft: Draft, folder: Path, how: Callable[[Path, Path], object]) -> Path:
+def _beside(draft: Draft, folder: Path, how: How) -> Path:
     place = draft.write(folder)
     how(folder / "store.zarr.statistics.npz", folder.parent / "around")
     return place
@@ -722,7 +768,7 @@ def _bomb_of_counts(path: Path) -> None:
                     member.write(bytes(2**20))
 
 
-STATISTICS: dict[str, Callable[[Path, Path], object]] = {
+STATISTICS: dict[str, How] = {
     **{name: how for name, how in KINDS.items() if name != "missing"},
     "of nothing": lambda path, around: path.write_bytes(b""),
     "of text": lambda path, around: path.write_bytes(b"x" * 1000),
@@ -730,17 +776,17 @@ STATISTICS: dict[str, Callable[[Path, Path], object]] = {
     "of another store": lambda path, around: _counts(path, state="x", counts=np.zeros((2, 33, 256), np.int64)),
     "a bomb": lambda path, around: _bomb_of_counts(path),
 }
-for _name, _how in STATISTICS.items():
-    made(f"statistics are {_name}")(lambda folder, how=_how: _beside(Draft(), folder, how))
+for _name, _kind in STATISTICS.items():
+    made(f"statistics are {_name}")(lambda folder, how=_kind: _beside(Draft(), folder, how))
 
 
 # ---- packed
 
 
-def _zipped(folder: Path, draft: Draft, how: int = zipfile.ZIP_STORED, **more: bytes) -> Path:
+def _zipped(folder: Path, draft: Draft, how: int = zipfile.ZIP_STORED, more: Mapping[str, bytes] | None = None) -> Path:
     place = folder / "store.zip"
     with zipfile.ZipFile(place, "w", how) as file:
-        for key, data in {**draft.files, ROOT_KEY: draft._root(), **more}.items():
+        for key, data in {**draft.files, ROOT_KEY: draft.to_root(), **(more or {})}.items():
             file.writestr(key, data)
     return place
 
@@ -748,7 +794,7 @@ def _zipped(folder: Path, draft: Draft, how: int = zipfile.ZIP_STORED, **more: b
 made("zip, right")(lambda folder: _zipped(folder, Draft()))
 made("zip, compressed")(lambda folder: _zipped(folder, Draft(), zipfile.ZIP_DEFLATED))
 made("zip, sources")(lambda folder: _zipped(folder, Draft().cell("track/source", "../around/secret.wav")))
-made("zip, upwards")(lambda folder: _zipped(folder, Draft(), **{"../victim": b"x"}))
+made("zip, upwards")(lambda folder: _zipped(folder, Draft(), more={"../victim": b"x"}))
 
 
 @made("zip, a document of 3 GB")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import hashlib
 import io
 import json
 import linecache
@@ -16,7 +15,6 @@ import os
 import pickle
 import resource
 import shutil
-import signal
 import sys
 import time
 import traceback
@@ -137,27 +135,27 @@ def _engine(place: Any, folder: Path) -> Any:
 @call("verify")
 def _verify(place: Any, folder: Path) -> Any:
     report = norbert_store.verify(place)
-    return str(report)[:10**6], bool(report)
+    return str(report)[: 10**6], bool(report)
 
 
 @call("verify, not decoded")
 def _verify_bytes(place: Any, folder: Path) -> Any:
-    return str(norbert_store.verify(place, decode=False, workers=2))[:10**6]
+    return str(norbert_store.verify(place, decode=False, workers=2))[: 10**6]
 
 
 @call("repair", WRITING)
 def _repair(place: Any, folder: Path) -> Any:
-    return str(norbert_store.repair(place))[:10**6]
+    return str(norbert_store.repair(place))[: 10**6]
 
 
 @call("repair with a root", WRITING)
 def _repair_rooted(place: Any, folder: Path) -> Any:
-    return str(norbert_store.repair(place, audio_root=folder / "audio"))[:10**6]
+    return str(norbert_store.repair(place, audio_root=folder / "audio"))[: 10**6]
 
 
 @call("repair, drop", WRITING)
 def _drop(place: Any, folder: Path) -> Any:
-    return str(norbert_store.repair(place, drop=True))[:10**6]
+    return str(norbert_store.repair(place, drop=True))[: 10**6]
 
 
 @call("append", WRITING)
@@ -170,8 +168,13 @@ def _append(place: Any, folder: Path) -> Any:
 
 @call("export, resume", WRITING)
 def _resume(place: Any, folder: Path) -> Any:
-    row = {"name": "more", "mixture": "audio/one/mixture.wav", "vocals": "audio/one/vocals.wav"}
-    options = {"transform": norbert_store.TF(rate=8000, n_fft=64), "bandwidth": 4000, "chunk_frames": 16, "effort": 0}
+    row: dict[str, Any] = {"name": "more", "mixture": "audio/one/mixture.wav", "vocals": "audio/one/vocals.wav"}
+    options: dict[str, Any] = {
+        "transform": norbert_store.TF(rate=8000, n_fft=64),
+        "bandwidth": 4000,
+        "chunk_frames": 16,
+        "effort": 0,
+    }
     return str(
         norbert_store.export(
             [row], place, targets=["mixture", "vocals"], root=folder, channels=1, resume=True, **options
@@ -237,7 +240,19 @@ def unseen(value: Any) -> str | None:
     return None
 
 
-SHOWN = ("repr", "_repr_html_", "$", "verify", "repair", "export", "tracks", "to_xarray", "excerpts", "slice", "transform")
+SHOWN = (
+    "repr",
+    "_repr_html_",
+    "$",
+    "verify",
+    "repair",
+    "export",
+    "tracks",
+    "to_xarray",
+    "excerpts",
+    "slice",
+    "transform",
+)
 
 
 def wrong_answer(name: str, answer: Any) -> str | None:
@@ -245,10 +260,6 @@ def wrong_answer(name: str, answer: Any) -> str | None:
     if name.removeprefix("track.").startswith(SHOWN):
         return next(filter(None, map(unseen, answers)), None)
     return None
-
-
-class TooLong(BaseException):
-    pass
 
 
 def _peak() -> float:
@@ -291,7 +302,11 @@ def around(folder: Path, without: Path) -> dict[str, Any]:
         if without == path or without in path.parents:
             continue
         status = path.lstat()
-        found[str(path.relative_to(folder))] = [status.st_mode, status.st_size if path.is_file() else 0, status.st_mtime_ns]
+        found[str(path.relative_to(folder))] = [
+            status.st_mode,
+            status.st_size if path.is_file() else 0,
+            status.st_mtime_ns,
+        ]
     return found
 
 
@@ -339,9 +354,8 @@ def program() -> None:
     base = Path(sys.argv[1])
     norbert_store.open  # noqa: B018  # what is loaded late isn't a store's fault
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    soft = 8 * 2**30  # what goes beyond is an error instead of the machine's end
-    resource.setrlimit(resource.RLIMIT_AS, (soft, soft))
-    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    limit = 8 * 2**30  # what goes beyond is an error instead of the machine's end
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     list(check("right", base))  # imports what is needed
     for line in sys.stdin:
         store = line.rstrip("\n")

@@ -326,8 +326,8 @@ class Document:
         expected = checksum(text)
         if found != expected:
             raise FormatError(
-                f"{store}: the checksum of its document is {expected}, and {shown(found)} is written there: it was damaged, "
-                "or changed by hand"
+                f"{store}: the checksum of its document is {expected}, and {shown(found)} is written there: it was "
+                "damaged, or changed by hand"
             )
         faults = _faults(attributes)
         if faults:
@@ -473,7 +473,9 @@ def _check_version(attributes: Mapping[str, Any], store: str) -> None:
     features = attributes.get("features", {})
     needed = features.get("read", []) if isinstance(features, dict) else None
     if needed:
-        raise FormatError(f"{store} needs features that norbert_store {__version__} can't read: {shown(needed)}; upgrade it")
+        raise FormatError(
+            f"{store} needs features that norbert_store {__version__} can't read: {shown(needed)}; upgrade it"
+        )
 
 
 def _faults(attributes: Mapping[str, Any]) -> list[str]:
@@ -634,5 +636,7 @@ def _pending_faults(attributes: Mapping[str, Any]) -> list[str]:
     if len(set(map(str, pending))) < len(pending):
         return [f"'pending' has a key twice: {shown(pending)}"]
     return [
-        f"'pending' must not have {shown(key)}" for key in pending if not (isinstance(key, str) and allowed.fullmatch(key))
+        f"'pending' must not have {shown(key)}"
+        for key in pending
+        if not (isinstance(key, str) and allowed.fullmatch(key))
     ]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from numpy.typing import NDArray
 
 from norbert_store._format.arrays import LARGEST_BLOCK_BYTES, block_key, nothing, valid_part
 from norbert_store._format.document import EXTENT, MOST_DOCUMENT_BYTES, ROOT_KEY, Document, block_sum
-from norbert_store._format.layout import ChunkAt
+from norbert_store._format.layout import MOST_FRAMES, ChunkAt
 from norbert_store._format.table import LABEL_GROUP, PRESENT, TRACK_GROUP
 from norbert_store._lazy import lazy
 from norbert_store._spectra.bins import StoredTransform, transform_from_config
 from norbert_store._storage.cache import Recent
 from norbert_store._storage.storage import Location, Storage
+from norbert_store._text import shown
 from norbert_store.errors import (
     DamagedError,
     FormatError,
@@ -49,18 +51,22 @@ class Snapshot:
     ----------
     storage : Storage
     document : Document
+    audio_root : Path, optional
+        The folder that sources of tracks are read below; that which holds the store's, if left out.
     """
 
-    def __init__(self, storage: Storage, document: Document) -> None:
+    def __init__(self, storage: Storage, document: Document, audio_root: Path | None = None) -> None:
         self.storage = storage
         self.document = document
+        self.audio_root = audio_root
         self.layout = document.layout
         self.root_bytes = b""  # as they were read, for who checks what other programs read of them
         self._newest = document  # of the same rows, perhaps with others behind them, and other labels
+        self._looked_at: object = None  # which file told that, where that can be known
         self._blocks: Recent[tuple[str, tuple[int, ...]], NDArray[Any]] = Recent(_BLOCK_BYTES_KEPT)
 
     @classmethod
-    def open(cls, place: Location | Storage) -> Snapshot:
+    def open(cls, place: Location | Storage, audio_root: Path | None = None) -> Snapshot:
         """Read a store's document.
 
         Raises
@@ -74,18 +80,18 @@ class Snapshot:
         data = storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES)
         if data is None:
             raise StoreNotFoundError(f"there is no store at {storage.name}: expected a {ROOT_KEY} there")
-        snapshot = cls(storage, Document.from_json(data, storage.name))
+        snapshot = cls(storage, Document.from_json(data, storage.name), audio_root)
         snapshot.root_bytes = data
         return snapshot
 
     def moved_on(self, document: Document) -> Snapshot:
         """Return the state that this process has just committed, of the same rows."""
-        return Snapshot(self.storage, document)
+        return Snapshot(self.storage, document, self.audio_root)
 
     def __getstate__(self) -> dict[str, Any]:
         # what the document tells is quickly made again
         kept = {key: value for key, value in self.__dict__.items() if key not in ("arrays", "transform")}
-        return {**kept, "root_bytes": b""}
+        return {**kept, "root_bytes": b"", "_looked_at": None}
 
     @property
     def name(self) -> str:
@@ -115,8 +121,8 @@ class Snapshot:
             raise FormatError(f"{self.name}: {error}") from error
         if len(transform.frequencies) != self.layout.bins:
             raise FormatError(
-                f"{self.name}: the transform {config!r} gives {len(transform.frequencies)} bins; the store's chunks "
-                f"have {self.layout.bins}"
+                f"{self.name}: the transform {shown(config)} gives {len(transform.frequencies)} bins; the store's "
+                f"chunks have {self.layout.bins}"
             )
         return transform
 
@@ -131,6 +137,11 @@ class Snapshot:
         StoreChangedError
             If rows have moved since this one was opened.
         """
+        local = self.storage.local
+        state = None if local is None else local.state(ROOT_KEY)
+        # of what is damaged in many places, each would have it read again
+        if state is not None and state == self._looked_at:
+            return False
         data = self.storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES)
         if data is None:
             raise StoreNotFoundError(f"the store at {self.name} isn't there any more")
@@ -142,13 +153,14 @@ class Snapshot:
         if self.document.revision <= newest.revision < known.revision:  # another thread has looked since
             return False
         if newest == known:
+            self._looked_at = state
             return False
         if newest.revision <= known.revision or not self._is_followed_by(newest):
             raise StoreReplacedError(
                 f"{self.name} was replaced by an older state of itself, or by a copy that was written to in another "
                 "way, since it was opened; open it again"
             )
-        self._newest = newest
+        self._newest, self._looked_at = newest, state
         return True
 
     def _is_followed_by(self, newest: Document) -> bool:
@@ -246,7 +258,9 @@ class Snapshot:
         """
         columns = self.columns(("start", "frames"))
         starts, frames = columns["start"][rows], columns["frames"][rows]
-        for row in rows[(starts < 0) | (frames <= 0) | (frames > self.document.frames - starts)].tolist():
+        for row in rows[
+            (starts < 0) | (frames <= 0) | (frames > self.document.frames - starts) | (frames > MOST_FRAMES)
+        ].tolist():
             self._check_span(row, int(columns["start"][row]), int(columns["frames"][row]))
         return starts, frames
 
@@ -264,12 +278,13 @@ class Snapshot:
 
     def _check_span(self, row: int, start: int, frames: int) -> None:
         end = self.document.frames
+        problem = None
         if start < 0 or not 0 < frames <= end - start:
-            raise DamagedError(
-                f"it lies at frames {start} to {start + frames}; expected it between 0 and {end}",
-                store=self.name,
-                track=str(self.cell("name", row)),
-            )
+            problem = f"it lies at frames {start} to {start + frames}; expected it between 0 and {end}"
+        elif frames > MOST_FRAMES:
+            problem = f"it has {frames} frames; expected at most {MOST_FRAMES}"
+        if problem:
+            raise DamagedError(problem, store=self.name, track=str(self.cell("name", row)))
 
     # ---- where chunks lie
 

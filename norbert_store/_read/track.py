@@ -16,6 +16,7 @@ from norbert_store._read.frames import Frames
 from norbert_store._read.xarrays import TRACK_DIMENSIONS, LazyFrames, Values, lazy_dataset
 from norbert_store._spectra.bins import StoredTransform
 from norbert_store._spectra.levels import Curve
+from norbert_store._text import printable, shown
 from norbert_store.errors import NameNotFoundError
 
 
@@ -36,7 +37,7 @@ class StoredTrack:
 
     def __repr__(self) -> str:
         present = [target for target, there in self.present.items() if there]
-        return f"<norbert_store.Track {self.name!r}, {self.duration:.1f} s, {', '.join(present)}>"
+        return f"<norbert_store.Track {shown(self.name)}, {self.duration:.1f} s, {', '.join(present)}>"
 
     def __eq__(self, other: object) -> bool:
         """Whether another object is the same track of the same store, opened at the same time or not."""
@@ -62,6 +63,11 @@ class StoredTrack:
     def folder(self) -> Path | None:
         """The folder of the store, if it is one on this machine; `source` is relative to the one that holds it."""
         return self._frames.snapshot.storage.folder
+
+    @property
+    def audio_root(self) -> Path | None:
+        """The folder that `source` is looked for below; that which holds the store's, if it is None."""
+        return self._frames.snapshot.audio_root
 
     @property
     def transform(self) -> StoredTransform:
@@ -171,7 +177,7 @@ class StoredTrack:
 
     def to_xarray(self, values: Values = "magnitude") -> xarray.Dataset:
         """Return the track as a data set of one lazy variable, "magnitude" or "levels"."""
-        return self._lazy_dataset(values).assign_attrs(track=self.name, rate=self.rate)
+        return self._lazy_dataset(values).assign_attrs(track=printable(self.name), rate=self.rate)
 
     def _lazy_dataset(self, values: Values) -> xarray.Dataset:
         """Make what is the same for every track, and needs no name."""
@@ -207,7 +213,7 @@ class StoredTrack:
         layout = self._frames.snapshot.layout
         chunks = layout.chunks(self.frames)
         if not 0 <= chunk < chunks:
-            raise IndexError(f"track {self.name!r} has {chunks} chunks; there is none at position {chunk}")
+            raise IndexError(f"track {shown(self.name)} has {chunks} chunks; there is none at position {chunk}")
         of_channel = self._position("channel", channel, self.channels)
         data = self._frames.chunks.jpeg(ChunkAt(position, of_channel, layout.chunk_of(self.start) + chunk, self._row))
         if data is None:  # and none must be there
@@ -223,4 +229,4 @@ class StoredTrack:
 
     def _absent(self, target: str) -> NameNotFoundError:
         there = ", ".join(repr(name) for name, present in self.present.items() if present)
-        return NameNotFoundError(f"track {self.name!r} has no target {target!r}; it has {there}")
+        return NameNotFoundError(f"track {shown(self.name)} has no target {target!r}; it has {there}")
