@@ -20,7 +20,8 @@ from norbert_store._sources.files import AudioInfo
 from norbert_store._sources.source import MIXTURE, Source, read_stem
 from norbert_store._spectra.levels import heard_scale
 from norbert_store._spectra.stft import FRAMES_PER_BLOCK, Audio, Spectrum, StftStream, StftSynthesis, as_audio
-from norbert_store.errors import AudioError, SourceError, TrackError
+from norbert_store._text import shown
+from norbert_store.errors import AudioError, DamagedError, SourceError, TrackError
 from norbert_store.filters._masks import apply_mask, ideal_binary_mask, ideal_ratio_mask, soft_mask
 from norbert_store.filters._wiener import wiener
 
@@ -163,7 +164,11 @@ def _mixture_blocks(track: StoredTrack, mixture: Mixture) -> Iterator[NDArray[An
     else:
         samples = as_audio(mixture)
         info, blocks = AudioInfo(track.rate, samples.shape[1], samples.shape[0]), iter([samples])
-    what = f"the source of track {track.name!r}" if mixture is None else "the mixture"
+    what = f"the source of track {shown(track.name)}" if mixture is None else "the mixture"
+    if track.transform.stft.frame_count(track.samples) != track.frames:
+        raise DamagedError(
+            f"it has {track.frames} frames, which its {track.samples} samples don't give", track=shown(track.name)
+        )
     if info.rate != track.rate:
         raise AudioError(f"{what} has {info.rate} samples per second; track {track.name!r} has {track.rate}")
     if (info.samples, info.channels) != (track.samples, len(track.channels)):
@@ -176,6 +181,6 @@ def _mixture_blocks(track: StoredTrack, mixture: Mixture) -> Iterator[NDArray[An
 
 def _read_source(track: StoredTrack) -> tuple[AudioInfo, Iterator[NDArray[np.float32]]]:
     try:
-        return Source.find(track.source, track.folder, [MIXTURE]).read(MIXTURE)
+        return Source.find(track.source, track.folder, [MIXTURE], below=track.audio_root).read(MIXTURE)
     except SourceError as error:
-        raise SourceError(f"the source of track {track.name!r} isn't there: {error}; give mixture=") from None
+        raise SourceError(f"the source of track {shown(track.name)} can't be read: {error}; give mixture=") from None

@@ -1,12 +1,12 @@
 """What a person looks at: notebook views and pictures of stores and tracks.
 
-Names of tracks are text of unknown origin: whatever is shown as HTML is escaped here.
+Names of tracks are text of unknown origin: what is shown as HTML, or in a picture, is escaped here.
 """
 
 from __future__ import annotations
 
 import os
-from html import escape
+from html import escape as escaped
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from norbert_store._read.selection import Selection
 from norbert_store._read.track import StoredTrack
 from norbert_store._spectra.levels import heard_scale
+from norbert_store._text import printable, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,15 +27,19 @@ _MOST_COLUMNS = 1500
 _MOST_LINES = 300
 _RANGE_DECIBEL = 90.0
 _LOWEST_SHOWN = 40.0
+_LONGEST_FACT = 2000
 
 
 def store_html(selection: Selection) -> str:
     """Show a store in a notebook: what it holds, and its first tracks."""
-    rows = [[track.name, track.split, f"{track.duration:.1f} s"] for track in islice(selection, _MOST_ROWS)]
+    rows = [
+        [shortened(track.name), shortened(track.split), f"{track.duration:.1f} s"]
+        for track in islice(selection, _MOST_ROWS)
+    ]
     if len(selection) > _MOST_ROWS:
         rows.append([f"... {len(selection) - _MOST_ROWS} more", "", ""])
     facts, tracks = _facts_html(selection.facts()), _table_html(("track", "split", "length"), rows)
-    return f"<b>Store</b> {escape(selection.name)}{facts}{tracks}"
+    return f"<b>Store</b> {_html(selection.name)}{facts}{tracks}"
 
 
 def track_html(track: StoredTrack) -> str:
@@ -46,7 +51,8 @@ def track_html(track: StoredTrack) -> str:
         "source": track.source,
         **{key: str(value) for key, value in track.labels.items()},
     }
-    return f"<b>Track</b> {escape(track.name)}{_facts_html(facts)}"
+    facts = {key: shortened(value, _LONGEST_FACT) for key, value in facts.items()}
+    return f"<b>Track</b> {_html(shortened(track.name))}{_facts_html(facts)}"
 
 
 def plot_track(track: StoredTrack) -> Figure:
@@ -69,12 +75,13 @@ def plot_track(track: StoredTrack) -> Figure:
     axes = figure.subplots(len(targets), sharex=True, squeeze=False)[:, 0]
     loudest = max(track.scales.values())
     # full scale, unless that is far from what is there
-    magnitude, reference = track.magnitude, 2.0 ** (loudest - heard_scale(loudest))
+    reference = 2.0 ** (loudest - heard_scale(loudest))
     frames = _spread(track.frames, _MOST_COLUMNS)
-    seconds = magnitude.time.values[frames]
+    magnitude = track.magnitude.isel(time=frames)
+    seconds = magnitude.time.values
     lines, edges = _log_lines(magnitude.frequency.values)
     for axis, target in zip(axes, targets, strict=True):
-        mean = magnitude.sel(target=target).values.mean(axis=0)[np.ix_(frames, lines)]
+        mean = magnitude.sel(target=target).values.mean(axis=0)[:, lines]
         decibel = 20 * np.log10(np.maximum(mean / reference, 10 ** (-_RANGE_DECIBEL / 20)))
         image = axis.imshow(
             decibel.T,
@@ -133,22 +140,27 @@ def _label_frequencies(axis: Any, edges: tuple[float, float]) -> None:
     axis.set_yticks([np.log(mark / low) / np.log(high / low) for mark in marks], [f"{mark:,}" for mark in marks])
 
 
+def _html(text: str) -> str:
+    """Text that browsers show as it is."""
+    return escaped(printable(text))
+
+
 def _plain(text: str) -> str:
     """Text that matplotlib shows as it is: a dollar sign would begin a formula."""
-    return text.replace("$", r"\$")
+    return printable(shortened(text)).replace("$", r"\$")
 
 
 def _facts_html(facts: dict[str, str]) -> str:
     rows = "".join(
-        f"<tr><th style='text-align:left'>{escape(key)}</th><td style='text-align:left'>{escape(value)}</td></tr>"
+        f"<tr><th style='text-align:left'>{_html(key)}</th><td style='text-align:left'>{_html(value)}</td></tr>"
         for key, value in facts.items()
     )
     return f"<table>{rows}</table>"
 
 
 def _table_html(head: tuple[str, ...], rows: list[list[str]]) -> str:
-    cells = "".join(f"<th style='text-align:left'>{escape(title)}</th>" for title in head)
+    cells = "".join(f"<th style='text-align:left'>{_html(title)}</th>" for title in head)
     body = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td style='text-align:left'>{_html(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<table><tr>{cells}</tr>{body}</table>"

@@ -19,6 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _MOST_NAMES_COMPARED = 10_000
+_LONGEST_COMPARED = 200
 
 
 def spelled_out(*below: Callable[..., Any], without: Sequence[str] = ()) -> Callable[[F], F]:
@@ -96,7 +97,9 @@ def check_callback(name: str, function: Callable[..., Any] | None) -> None:
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Give the end of an error's message: the closest of some names, or nothing where none is close."""
-    close = get_close_matches(name, list(islice(names, _MOST_NAMES_COMPARED)), n=1)
+    # comparing long ones takes long, and nobody mistypes them
+    short = [one for one in islice(names, _MOST_NAMES_COMPARED) if len(one) <= _LONGEST_COMPARED]
+    close = get_close_matches(name, short, n=1) if len(name) <= _LONGEST_COMPARED else []
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -7,12 +7,16 @@ function of a value follow from them.
 from __future__ import annotations
 
 import hashlib
+import io
+import math
 import os
 import secrets
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import xarray
@@ -22,6 +26,7 @@ from norbert_store._read.frames import Wanted
 from norbert_store._read.selection import Selection
 from norbert_store._read.threads import for_each
 from norbert_store._read.values import Function, Values, values_of
+from norbert_store._storage.folder import LocalKeys
 
 _FRAMES_AT_A_TIME = 1024
 # counts in memory at a time, and in a file: of stems of all scales that there can be, they would take a gigabyte
@@ -32,6 +37,7 @@ Stems = tuple[int, int]
 
 Counts = NDArray[np.int64]
 """How often each level occurs, (bins, 256), or of several stems (stems, bins, 256)."""
+_HEADER_BYTES = 2**12
 
 
 def statistics(selection: Selection, values: Values | Function = "magnitude") -> xarray.Dataset:
@@ -143,12 +149,34 @@ def _state(selection: Selection) -> str:
 
 
 def _kept(cache: Path, state: str, shape: tuple[int, ...]) -> NDArray[np.int64] | None:
-    """Read counts of this state; None if there are none."""
-    # what is damaged raises what it happens to raise; and NumPy leaves a file open then that it opened itself
-    with suppress(Exception), cache.open("rb") as opened, np.load(opened) as file:
-        if file["state"] == state and file["counts"].shape == shape:
-            return np.asarray(file["counts"], np.int64)
+    """Read counts of this state; None if there are none. What lies beside a store may come from a stranger, too."""
+    size = 8 * math.prod(shape) + _HEADER_BYTES
+    # what is damaged raises what it happens to raise
+    with suppress(Exception):
+        data = LocalKeys(cache.parent).get(cache.name, most=size + 2 * _HEADER_BYTES) or b""
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            if _array(file, "state.npy", _HEADER_BYTES) == state:
+                counts = _array(file, "counts.npy", size)
+                return np.asarray(counts, np.int64) if counts.shape == shape else None
     return None
+
+
+def _array(file: zipfile.ZipFile, name: str, most: int) -> NDArray[Any]:
+    """Read an array of at most a number of bytes; no more memory is taken, whatever the file says.
+
+    Raises
+    ------
+    ValueError
+        If it has more, or isn't what its header says.
+    """
+    with file.open(name) as member:
+        data = member.read(most + 1)
+    stream = io.BytesIO(data)
+    np.lib.format.read_magic(stream)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    if len(data) > most or dtype.hasobject or len(data) - stream.tell() != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{name} isn't an array of at most {most} bytes")
+    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
 
 
 def _keep(cache: Path, state: str, counts: NDArray[np.int64]) -> None:

@@ -8,6 +8,7 @@ values are.
 
 from __future__ import annotations
 
+import os
 from collections.abc import ItemsView, Iterator, KeysView, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -21,7 +22,9 @@ from norbert_store._read.xarrays import Values, column_values, packed_dataset, t
 from norbert_store._signature import spelled_out
 from norbert_store._spectra.bins import StoredTransform
 from norbert_store._spectra.levels import Curve, table
+from norbert_store._storage.places import local_path
 from norbert_store._storage.storage import Location
+from norbert_store._text import shown
 from norbert_store._track import Track
 from norbert_store.errors import NameNotFoundError
 
@@ -35,7 +38,9 @@ _MOST_VALUES_SHOWN = 20
 
 
 @spelled_out()
-def open(location: Location, *, split: str | None = None) -> Store:  # noqa: A001  # as it is called: norbert_store.open
+def open(  # noqa: A001  # as it is called: norbert_store.open
+    location: Location, *, split: str | None = None, audio_root: str | os.PathLike[str] | None = None
+) -> Store:
     """Open a store to read.
 
     Parameters
@@ -44,6 +49,10 @@ def open(location: Location, *, split: str | None = None) -> Store:  # noqa: A00
         A folder, a URL, a .zip file, or a ready zarr store.
     split : str, optional
         Only the tracks of this split, such as "train".
+    audio_root : str or path, optional
+        The folder that sources of tracks are read below, by `Track.to_audio` and `Track.separate`; the one that holds
+        the store, if left out. Of what the track table says, the longest end that is there is taken:
+        ``train/A - B``, or ``A - B``. Nothing that a store names is read anywhere else.
 
     Returns
     -------
@@ -70,7 +79,7 @@ def open(location: Location, *, split: str | None = None) -> Store:  # noqa: A00
     >>> db["one second"].magnitude.sel(target="mixture", frequency=slice(0, 1000)).shape
     (1, 9, 257)
     """
-    store = Store(Selection(Frames.open(location)))
+    store = Store(Selection(Frames.open(location, None if audio_root is None else local_path(audio_root))))
     # a document that can't be understood is told at once
     _ = store.transform
     return store if split is None else store.select(split=split)
@@ -92,7 +101,7 @@ class Store:
         more = [f"  ... {len(self) - len(names)} more"] if len(self) > len(names) else []
         facts = [f"{key:<10} {value}" for key, value in self._selection.facts().items()]
         return "\n".join(
-            [f"<norbert_store.Store {self.location!r}>", *facts, *(f"  {name!r}" for name in names), *more]
+            [f"<norbert_store.Store {self.location!r}>", *facts, *(f"  {shown(name)}" for name in names), *more]
         )
 
     def _repr_html_(self) -> str:
@@ -437,6 +446,6 @@ def _with_values(selection: Selection, label: str, values: Any) -> Selection:
     for value in wanted:
         if value not in there:
             known_values = [one for one in there if one is not None and one == one]  # without gaps, which may be NaN
-            found = ", ".join(map(repr, sorted(known_values, key=str)[:_MOST_VALUES_SHOWN])) or "none"
-            raise NameNotFoundError(f"{selection.name} has no {label} {value!r}; it has {found}")
+            found = ", ".join(map(shown, sorted(known_values, key=str)[:_MOST_VALUES_SHOWN])) or "none"
+            raise NameNotFoundError(f"{selection.name} has no {label} {shown(value)}; it has {found}")
     return selection.some(np.fromiter((not found.isdisjoint(wanted) for found in of_each), bool, len(column)))

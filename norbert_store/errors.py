@@ -27,16 +27,22 @@ Each is also one of Python's own, so that ordinary ``except`` clauses work::
     `-- WorkerError           processes that did the work died again and again
 
 A wrong argument is a plain `TypeError` or `ValueError`. A message says what was found, what was expected and what to
-do, and names store, track, target and chunk where they are known.
+do, and names store, track, target and chunk where they are known. What a store says of itself is shown in it so that
+it can do nothing to a terminal.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from norbert_store._text import printable, shown
+
 
 class NorbertStoreError(Exception):
     """Base of all errors that this library raises on purpose."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class MagnitudeError(NorbertStoreError, ValueError):
@@ -100,7 +106,7 @@ class StorageError(NorbertStoreError, OSError):
         self.place = place
 
     def __str__(self) -> str:
-        return f"{self.place} {self.problem}".lstrip()
+        return printable(f"{self.place} {self.problem}".lstrip())
 
 
 class WorkerError(NorbertStoreError, OSError):
@@ -156,7 +162,7 @@ class DamagedError(NorbertStoreError, OSError):
     def __str__(self) -> str:
         chunk = None if self.at is None or self.channel is None else self.at[2]
         place = in_words(self.key, self.offset, self.track, self.target, self.channel, chunk)
-        return ": ".join(part for part in (self.store, place, self.problem) if part)
+        return printable(": ".join(part for part in (self.store, place, self.problem) if part))
 
 
 class NameNotFoundError(NorbertStoreError, KeyError):
@@ -164,7 +170,7 @@ class NameNotFoundError(NorbertStoreError, KeyError):
 
     def __str__(self) -> str:
         # KeyError shows the repr of its argument, which is for keys, not for sentences
-        return str(self.args[0]) if self.args else ""
+        return printable(str(self.args[0])) if self.args else ""
 
 
 def in_words(
@@ -188,7 +194,7 @@ def in_words(
         Position along the packed axis.
     """
     labels = {"track": track, "target": target, "channel": channel, "packed chunk": chunk}
-    places = [f"{what} {label!r}" for what, label in labels.items() if label is not None]
+    places = [f"{what} {shown(label)}" for what, label in labels.items() if label is not None]
     if key is not None:
         places.append(key if offset is None else f"at byte {offset} of {key}")
     return ", ".join(places)

@@ -79,9 +79,12 @@ def test_a_track_shows_its_facts():
 
 
 def test_markup_in_names_is_escaped():
-    (track,) = db = make((MARKUP,), name=MARKUP, split=MARKUP, source=MARKUP, labels={"genre": MARKUP})
-    assert texts(db._repr_html_()).count(MARKUP) == 3  # target, name and split
-    assert sum(MARKUP in text for text in texts(track._repr_html_())) == 5
+    target = MARKUP.replace("/", "").replace("\\", "")
+    (track,) = db = make((target,), name=MARKUP, split=MARKUP, source=MARKUP, labels={"genre": MARKUP})
+    found = texts(db._repr_html_())
+    assert (found.count(MARKUP), found.count(target)) == (2, 1)  # name and split
+    found = texts(track._repr_html_())
+    assert (sum(MARKUP in text for text in found), sum(target in text for text in found)) == (4, 1)
 
 
 # ---- pictures
@@ -162,11 +165,11 @@ def test_a_tone_is_drawn_at_its_time_frequency_and_level():
 
 
 def test_names_are_drawn_as_they_are(tmp_path):
-    (track,) = make(("$x$", "[red]b[/red]"), name="$\\nonsense{$ <b> $y$")
+    (track,) = make(("$x$", "[red]b[red]"), name="$\\nonsense{$ <b> $y$")
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         save_plot(track, tmp_path / "x.svg")
     text = "".join(ElementTree.parse(tmp_path / "x.svg").getroot().itertext())
-    for name in ("$\\nonsense{$ <b> $y$", "$x$", "[red]b[/red]"):
+    for name in ("$\\nonsense{$ <b> $y$", "$x$", "[red]b[red]"):
         assert name in text
 
 

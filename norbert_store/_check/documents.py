@@ -13,6 +13,7 @@ from norbert_store._check.report import Fault, problem_of
 from norbert_store._format.arrays import block_key
 from norbert_store._format.document import MOST_DOCUMENT_BYTES, ROOT_KEY, Document
 from norbert_store._read.snapshot import Snapshot
+from norbert_store._text import read_json, shown
 from norbert_store.errors import DamagedError, StorageError
 
 _GROWING = ("track", "frame", "chunk")
@@ -29,7 +30,7 @@ def _nodes(root: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def root_faults(snapshot: Snapshot) -> Iterator[Fault]:
     """What only other programs read of the root's ``zarr.json``: it follows from the document."""
-    found, expected = json.loads(snapshot.root_bytes), json.loads(snapshot.document.to_json())
+    found, expected = read_json(snapshot.root_bytes), json.loads(snapshot.document.to_json())
     differing = [
         key
         for key, value in expected.items()
@@ -60,8 +61,8 @@ def document_faults(snapshot: Snapshot) -> Iterator[Fault]:
 
 def _document_problem(data: bytes, expected: Mapping[str, Any]) -> str | None:
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
+        found = read_json(data)
+    except ValueError:
         return "the file isn't JSON"
     if not isinstance(found, dict):
         return "the file isn't a JSON object"
@@ -69,7 +70,7 @@ def _document_problem(data: bytes, expected: Mapping[str, Any]) -> str | None:
     # a session that was cut off has left an old one
     if not differing or (differing == ["shape"] and _is_older(found["shape"], expected)):
         return None
-    return f"the root's document says something else about {', '.join(map(repr, differing))}"
+    return f"the root's document says something else about {shown(differing)[1:-1]}"
 
 
 def _is_older(shape: Any, expected: Mapping[str, Any]) -> bool:
@@ -101,7 +102,7 @@ def coordinate_key(path: str) -> str:
 
 
 def _labels_problem(found: NDArray[Any], expected: tuple[str, ...]) -> str | None:
-    return None if tuple(found) == expected else f"it holds {tuple(found)}, the attributes say {expected}"
+    return None if tuple(found) == expected else f"it holds {shown(tuple(found))}, the attributes say {shown(expected)}"
 
 
 def _frequency_problem(found: NDArray[np.float64]) -> str | None:

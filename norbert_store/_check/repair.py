@@ -29,7 +29,7 @@ from norbert_store._check.tracks import NOBODY, Rows
 from norbert_store._check.verify import faults_of
 from norbert_store._format.arrays import block_key, blocks_of, encode_block, json_bytes
 from norbert_store._format.document import EXTENT, EXTENT_PARTS, ROOT_KEY, Document
-from norbert_store._format.layout import ChunkAt, parse_shard_key, shard_key
+from norbert_store._format.layout import MAGNITUDE, ChunkAt, parse_shard_key, shard_key
 from norbert_store._format.shard import (
     CHECKSUM_BYTES,
     ChunkPlace,
@@ -95,8 +95,8 @@ def repair(
     ----------
     location : str, path or zarr store
     audio_root : str or path, optional
-        A folder below which sources lie now, if they aren't any more where the track table says. Of what that says, the
-        longest end that is there is taken: ``train/A - B``, or ``A - B``.
+        The folder that sources of tracks are read below, as for `norbert_store.open`; the one that holds the store, if
+        left out.
     drop : bool
         Whether tracks that can't be made again are taken out of the store. Their place stays unused.
     progress : callable, optional
@@ -256,9 +256,10 @@ def _mend_extents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> b
     if not lost:
         return False
     rows = Rows.read(snapshot)
+    there = set(snapshot.storage.list(MAGNITUDE))
     for block in lost:
         key = block_key(EXTENT, block)
-        values = _extents_of_shards(snapshot, rows, block[0], block[-1])
+        values = _extents_of_shards(snapshot, rows, there, block[0], block[-1])
         data = encode_block(snapshot.arrays[EXTENT], values[np.newaxis])
         try:
             snapshot.document.check_block(EXTENT, block, data)
@@ -270,14 +271,18 @@ def _mend_extents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> b
     return True
 
 
-def _extents_of_shards(snapshot: Snapshot, rows: Rows, target: int, block: int) -> NDArray[np.uint32]:
-    """Read off where chunks lie: (parts, channels, chunks) of one block of extents."""
+def _extents_of_shards(
+    snapshot: Snapshot, rows: Rows, there: Collection[str], target: int, block: int
+) -> NDArray[np.uint32]:
+    """Read off where chunks lie, by the shards that are there: (parts, channels, chunks) of one block of extents."""
     layout, channels = snapshot.layout, len(snapshot.document.channels)
     first = block * layout.positions
     stop = min(first + layout.positions, snapshot.document.chunks)
     values = np.zeros((EXTENT_PARTS, channels, stop - first), np.uint32)
     for begin, end in layout.by_shard(first, stop):
-        data = snapshot.storage.get(shard_key(target, layout.shard_of(begin))) or b""
+        if (key := shard_key(target, layout.shard_of(begin))) not in there:
+            continue
+        data = snapshot.storage.get(key) or b""
         expected = rows.expected(rows.owners(layout.shard_of(begin)), target)
         with suppress(DamagedError):
             index = read_index(snapshot, data, len(data))

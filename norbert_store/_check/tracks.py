@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +12,12 @@ from numpy.typing import NDArray
 from norbert_store._check.report import Fault, problem_of
 from norbert_store._format.arrays import block_key, blocks_of
 from norbert_store._format.document import EXTENT, Document
-from norbert_store._format.table import BY_TARGET, LABEL_GROUP, TRACK_GROUP
+from norbert_store._format.layout import MOST_FRAMES
+from norbert_store._format.table import BY_TARGET, LABEL_GROUP, TRACK_GROUP, metadata_of
 from norbert_store._lazy import lazy
 from norbert_store._read.snapshot import Snapshot
 from norbert_store._spectra.bins import LinearBins, MelBands, StoredTransform
+from norbert_store._text import shown
 from norbert_store.errors import DamagedError, StorageError
 
 NOBODY = -1
@@ -143,8 +144,8 @@ def _cells(snapshot: Snapshot, column: str, first: int) -> list[Any]:
 
 def _is_object(text: str) -> bool:
     try:
-        return text == "{}" or isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
+        return text == "{}" or metadata_of(text) is not None
+    except DamagedError:
         return False
 
 
@@ -161,7 +162,9 @@ def name_faults(snapshot: Snapshot) -> Iterator[Fault]:
         rows_of_name.setdefault(snapshot.cell("name", row), []).append(row)
     for name, rows in rows_of_name.items():
         if len(rows) > 1:
-            yield Fault(snapshot.name, row_key(snapshot, "name", rows[0]), f"{len(rows)} tracks are named {name!r}")
+            yield Fault(
+                snapshot.name, row_key(snapshot, "name", rows[0]), f"{len(rows)} tracks are named {shown(name)}"
+            )
 
 
 def place_faults(snapshot: Snapshot) -> Iterator[Fault]:
@@ -173,7 +176,13 @@ def place_faults(snapshot: Snapshot) -> Iterator[Fault]:
     stops = starts.clip(-_FAR, _FAR) + layout.frame_of(layout.chunks(frames.clip(-_FAR, _FAR)))
     before = np.concatenate([[0], np.maximum.accumulate(stops[order])])[:-1]
     before[order] = before.copy()
-    wrong = (frames < 1) | (starts != layout.frame_of(layout.chunk_of(starts))) | (starts < before) | (stops > end)
+    wrong = (
+        (frames < 1)
+        | (starts != layout.frame_of(layout.chunk_of(starts)))
+        | (starts < before)
+        | (stops > end)
+        | (frames > MOST_FRAMES)
+    )
     for row in np.flatnonzero(wrong).tolist():
         start, length = int(starts[row]), int(frames[row])
         problem = (

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from norbert_store._text import printable
 from norbert_store._version import __version__
 from norbert_store.errors import NorbertStoreError, SourceError
 
@@ -280,6 +281,12 @@ def _transform(rate: int, n_fft: int, hop: int, n_mels: int | None) -> Any:
 
 # ---- looking
 
+_AUDIO_ROOT = click.option(
+    "--audio-root",
+    type=_LocalPath(),
+    help="Folder below which the tracks' audio is read.  [default: the one that holds the store]",
+)
+
 
 @cli.command()
 @click.argument("store")
@@ -334,11 +341,7 @@ def verify(store: str, decode: bool, workers: int | None) -> None:
 
 @cli.command()
 @click.argument("store")
-@click.option(
-    "--audio-root",
-    type=_LocalPath(),
-    help="Folder below which the audio is now, if it was moved since the export.",
-)
+@_AUDIO_ROOT
 @click.option("--drop", is_flag=True, help="Remove tracks from the store that can't be repaired.")
 def repair(store: str, audio_root: Path | None, drop: bool) -> None:
     """Repair what is damaged in STORE.
@@ -375,8 +378,9 @@ def plot(store: str, track: str, out: Path) -> None:
 @click.argument("track")
 @click.option("--target", required=True, help="Such as vocals.")
 @click.option("--mixture", type=_LocalPath(), help="Audio of the mixture.  [default: the track's source]")
+@_AUDIO_ROOT
 @click.option("-o", "--out", required=True, type=_LocalPath(), help="Audio file: .wav, .flac, ...")
-def to_audio(store: str, track: str, target: str, mixture: Path | None, out: Path) -> None:
+def to_audio(store: str, track: str, target: str, mixture: Path | None, audio_root: Path | None, out: Path) -> None:
     """Make audio from the magnitudes of one target of TRACK in STORE.
 
     The phase is that of the mixture.
@@ -386,9 +390,9 @@ def to_audio(store: str, track: str, target: str, mixture: Path | None, out: Pat
     from norbert_store._store import open as open_store
 
     check_output(out)
-    chosen = _track(open_store(store), track)
+    chosen = _track(open_store(store, audio_root=audio_root), track)
     write_audio(out, resynthesize(chosen, chosen.require_target(target), mixture), chosen.rate, len(chosen.channels))
-    click.echo(f"wrote {out}, {chosen.duration:.1f} s of {target}")
+    click.echo(f"wrote {out}, {chosen.duration:.1f} s of {printable(target)}")
 
 
 @cli.command()
@@ -397,10 +401,18 @@ def to_audio(store: str, track: str, target: str, mixture: Path | None, out: Pat
 @click.option("--method", default="wiener", show_default=True, help="One of wiener, softmask, irm and ibm.")
 @click.option("--iterations", default=1, show_default=True, help="Iterations of expectation maximization, for wiener.")
 @click.option("--mixture", type=_LocalPath(), help="Audio of the mixture.  [default: the track's source]")
+@_AUDIO_ROOT
 @click.option("-o", "--out", required=True, type=_LocalPath(), help="Folder for one file per target.")
 @click.option("--format", "suffix", default="wav", show_default=True, help="Suffix of the files: wav, flac, ...")
 def separate(
-    store: str, track: str, method: str, iterations: int, mixture: Path | None, out: Path, suffix: str
+    store: str,
+    track: str,
+    method: str,
+    iterations: int,
+    mixture: Path | None,
+    audio_root: Path | None,
+    out: Path,
+    suffix: str,
 ) -> None:
     """Separate the mixture of TRACK by the magnitudes in STORE.
 
@@ -413,7 +425,7 @@ def separate(
     from norbert_store._sources.files import open_output
     from norbert_store._store import open as open_store
 
-    chosen = _track(open_store(store), track)
+    chosen = _track(open_store(store, audio_root=audio_root), track)
     with ExitStack() as stack:
         on_progress = stack.enter_context(seconds_progress(console(), chosen.duration))
         files: dict[str, Any] = {}
@@ -425,7 +437,7 @@ def separate(
                     files[target] = stack.enter_context(open_output(place, chosen.rate, len(chosen.channels)))
                 files[target].write(block)
             on_progress(len(block) / chosen.rate)
-    click.echo(f"wrote {', '.join(f'{target}.{suffix}' for target in files)} to {out}")
+    click.echo(f"wrote {', '.join(f'{printable(target)}.{suffix}' for target in files)} to {out}")
 
 
 # ---- shared by commands

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from norbert_store._export import summary as export
 from norbert_store._store import Store, selection_of
+from norbert_store._text import printable, shortened
 from norbert_store._track import Track
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _WIDTH_OF_PIPES = 200
 _MOST_TRACKS_SHOWN = 20
 _LONGEST_NAME = 40
+_LONGEST_FACT = 20_000
 
 
 def console() -> Console:
@@ -34,11 +36,6 @@ def console() -> Console:
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = _WIDTH_OF_PIPES
     return made
-
-
-def printable(text: str) -> str:
-    """Write control characters out, as Python would."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def counted(count: int, what: str) -> str:
@@ -179,9 +176,9 @@ def print_track(to: Console, track: Track) -> None:
 
 def print_facts(to: Console, facts: Mapping[str, Any]) -> None:
     """Print a line for each fact."""
-    width = max(map(len, facts), default=0)
+    width = min(_LONGEST_NAME, max(map(len, facts), default=0))
     for key, value in facts.items():
-        to.print(f"{key:<{width}}  {printable(str(value))}")
+        to.print(f"{printable(shortened(key)):<{width}}  {printable(shortened(str(value), _LONGEST_FACT))}")
 
 
 def _print_table(to: Console, titles: Sequence[str], alignment: str, rows: Sequence[Sequence[str]]) -> None:
@@ -189,5 +186,5 @@ def _print_table(to: Console, titles: Sequence[str], alignment: str, rows: Seque
     for title, side in zip(titles, alignment, strict=True):
         table.add_column(title, justify="right" if side == "r" else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(printable(shortened(cell))) for cell in row))
     to.print(table)

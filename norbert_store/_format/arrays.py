@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from norbert_store._format.layout import ceil_div
 from norbert_store._format.shard import with_checksum, without_checksum
-from norbert_store.errors import DamagedError
+from norbert_store.errors import DamagedError, TrackError
 
-LARGEST_BLOCK_BYTES = 256 * 2**20
-MOST_DEPTH = 32  # of JSON
+LARGEST_BLOCK_BYTES = 64 * 2**20
+LONGEST_TEXT = 2**20  # in UTF-8, bytes
 _ZSTD_LEVEL = 3
 
 Metadata = Mapping[str, Any]
@@ -80,19 +80,6 @@ def json_bytes(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False).encode()
 
 
-def json_depth(value: Any) -> int:
-    """Count how deep a JSON value is nested."""
-    depth, level = 0, [value]
-    while level:
-        depth += 1
-        inner = [child for each in level if isinstance(each, dict) for child in each.values()]
-        inner += [child for each in level if isinstance(each, list) for child in each]
-        level = [child for child in inner if isinstance(child, dict | list)]
-        if depth > MOST_DEPTH:
-            break
-    return depth
-
-
 # ---- blocks
 
 
@@ -125,9 +112,10 @@ def block_key(path: str, block: Sequence[int]) -> str:
 
 
 def valid_part(metadata: Metadata, block: Sequence[int], values: NDArray[Any]) -> NDArray[Any]:
-    """Cut a block down to what of it lies within the array."""
+    """Cut a block down to what of it lies within the array; what is cut off doesn't stay in memory."""
     sizes = zip(metadata["shape"], block_shape(metadata), block, strict=True)
-    return values[tuple(slice(0, max(0, size - number * length)) for size, length, number in sizes)]
+    valid = values[tuple(slice(0, max(0, size - number * length)) for size, length, number in sizes)]
+    return valid.copy() if 2 * valid.size < values.size else valid
 
 
 def encode_block(metadata: Metadata, values: NDArray[Any]) -> bytes:
@@ -136,6 +124,11 @@ def encode_block(metadata: Metadata, values: NDArray[Any]) -> bytes:
     whole = np.full(block_shape(metadata), fill_value, _numpy_type(metadata))
     whole[tuple(map(slice, values.shape))] = values
     body = VLenUTF8().encode(whole.ravel()) if whole.dtype == object else whole.tobytes()
+    if len(body) > LARGEST_BLOCK_BYTES:
+        raise TrackError(
+            f"a block of the track table takes at most {LARGEST_BLOCK_BYTES} bytes, found {len(body)}: labels, sources "
+            "or metadata of its tracks are too long"
+        )
     return with_checksum(Zstd(level=_ZSTD_LEVEL).encode(body))
 
 
@@ -176,14 +169,17 @@ def decode_block(metadata: Metadata, data: bytes) -> NDArray[Any]:
         count = int.from_bytes(values[:4].tobytes(), "little")
         if count != math.prod(shape):  # the decoder makes room for as many as it says
             raise DamagedError(f"it says that it holds {count} texts; expected {math.prod(shape)}")
-        return VLenUTF8().decode(values).reshape(shape)
+        texts = VLenUTF8().decode(values)
+        if len(values) > LONGEST_TEXT and (longest := max(map(len, texts))) > LONGEST_TEXT:
+            raise DamagedError(f"it holds a text of {longest} characters; a text has at most {LONGEST_TEXT} bytes")
+        return texts.reshape(shape)
     except (RuntimeError, ValueError) as error:  # as zstd, vlen-utf8 and NumPy tell of bytes that don't fit
         raise DamagedError(str(error)) from error
 
 
-def empty_block(metadata: Metadata) -> NDArray[Any]:
-    """Return a block of an array that holds nothing."""
-    return np.zeros(block_shape(metadata), _numpy_type(metadata))
+def nothing(metadata: Metadata) -> NDArray[Any]:
+    """Return the values of an array that holds none."""
+    return np.zeros(metadata["shape"], _numpy_type(metadata))
 
 
 def _numpy_type(metadata: Metadata) -> np.dtype[Any]:

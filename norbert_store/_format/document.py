@@ -14,7 +14,7 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._format.arrays import (
-    MOST_DEPTH,
+    LARGEST_BLOCK_BYTES,
     Metadata,
     array_document,
     block_counts,
@@ -32,21 +32,21 @@ from norbert_store._format.arrays import (
     decode_block,
     group_document,
     json_bytes,
-    json_depth,
     regular_grid,
     valid_part,
 )
 from norbert_store._format.layout import MAGNITUDE, Layout, ceil_div
-from norbert_store._format.table import BASE_COLUMNS, LABEL_GROUP, TRACK_GROUP, Column, label_column_of
+from norbert_store._format.table import BASE_COLUMNS, LABEL_GROUP, TRACK_GROUP, Column, label_column_of, name_problem
 from norbert_store._jpeg.layout import BLOCK, LARGEST_SIDE
 from norbert_store._lazy import lazy
 from norbert_store._spectra.levels import PowerCurve, curve_from_config
+from norbert_store._text import read_json, shortened, shown
 from norbert_store._version import __version__
 from norbert_store.errors import DamagedError, FormatError
 
 VERSION = "1.0"
 ROOT_KEY = "zarr.json"
-MOST_DOCUMENT_BYTES = 64 * 2**20
+MOST_DOCUMENT_BYTES = 16 * 2**20
 ATTRIBUTE = "norbert_store"
 CHECKSUM = "norbert_store_crc32c"
 
@@ -58,12 +58,18 @@ EXTENT_PARTS = 3  # offset, length, CRC-32C
 # as in norbert_store.codecs, which isn't imported here: it loads the encoder, and opening a store must not
 JPEG = "norbert_store.jpeg"
 
-LARGEST_DOCUMENT_BYTES = 64 * 2**20
 LARGEST_NUMBER = 2**53
 LARGEST_BLOCK = 2**20
+MOST_NAMES = 4096  # of targets, of channels and of labels
+MOST_BLOCKS = 2**20  # of all small arrays together
+LARGEST_INDEX = 2**18  # entries for the chunks of a shard
+LARGEST_IMAGE = 2**23  # pixels in a chunk
 
 _REQUIRED = ("version", "id", "revision", "edition", "tracks", "chunks", "targets", "channels", "transform", "curve")
+_MOST_FAULTS_TOLD = 10
+_TEXTS_AT_A_TIME = 1024
 _LAYOUT = ("bins", "chunk_frames", "shard_chunks", "rows", "positions")
+_LABEL = frozenset(("name", "type", "key"))
 _ABOUT = ("title", "license", "citation")
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -191,7 +197,13 @@ class Document:
         document["attributes"] = {ATTRIBUTE: text, CHECKSUM: checksum(text)}
         nodes = {**self.arrays(), **groups}
         document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": nodes}
-        return json_bytes(document)
+        data = json_bytes(document)
+        if len(data) > MOST_DOCUMENT_BYTES:
+            raise FormatError(
+                f"the store's {ROOT_KEY} would have {len(data)} bytes, of at most {MOST_DOCUMENT_BYTES}: it has too "
+                "many labels, targets or tracks"
+            )
+        return data
 
     # ---- metadata of arrays, which follows from it
 
@@ -310,12 +322,14 @@ class Document:
         expected = checksum(text)
         if found != expected:
             raise FormatError(
-                f"{store}: the checksum of its document is {expected}, and {found!r} is written there: it was damaged, "
-                "or changed by hand"
+                f"{store}: the checksum of its document is {expected}, and {shown(found)} is written there: it was "
+                "damaged, or changed by hand"
             )
         faults = _faults(attributes)
         if faults:
-            raise FormatError(f"{store} breaks format {attributes['version']}: " + "; ".join(faults))
+            more = [f"and {len(faults) - _MOST_FAULTS_TOLD} more"] if len(faults) > _MOST_FAULTS_TOLD else []
+            told = "; ".join([*faults[:_MOST_FAULTS_TOLD], *more])
+            raise FormatError(f"{store} breaks format {attributes['version']}: {told}")
         return cls._of(dict(attributes))
 
     @classmethod
@@ -368,12 +382,21 @@ def block_sum(store_id: str, path: str, block: Sequence[int], values: NDArray[An
         numbers little-endian, truth values one byte each, texts as their length (uint32) and UTF-8.
     """
     head = bytes.fromhex(store_id) + path.encode() + b"\0" + np.array(block, "<u4").tobytes()
-    if values.dtype == object:
-        texts = [str(text).encode() for text in values.ravel().tolist()]
-        body = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-    else:
-        body = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
-    return int(google_crc32c.value(head + body))
+    found = google_crc32c.value(head)
+    for part in _parts(values):
+        found = google_crc32c.extend(found, part)
+    return int(found)
+
+
+def _parts(values: NDArray[Any]) -> Iterator[bytes]:
+    """What is taken of values, in parts that need little memory."""
+    if values.dtype != object:
+        yield np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
+        return
+    flat = values.ravel()
+    for begin in range(0, len(flat), _TEXTS_AT_A_TIME):
+        texts = [str(text).encode() for text in flat[begin : begin + _TEXTS_AT_A_TIME].tolist()]
+        yield b"".join(len(text).to_bytes(4, "little") + text for text in texts)
 
 
 def _grown(sums: Sequence[int], metadata: Metadata) -> list[int]:
@@ -405,33 +428,31 @@ def _decode_sums(text: str) -> tuple[int, ...]:
 
 def _own_attributes(data: bytes, store: str) -> tuple[str, Any]:
     """Find the document's text in a ``zarr.json``, and the checksum that stands beside it."""
-    if len(data) > LARGEST_DOCUMENT_BYTES:
-        raise FormatError(f"{store}: its zarr.json has at most {LARGEST_DOCUMENT_BYTES} bytes, found {len(data)}")
+    if len(data) > MOST_DOCUMENT_BYTES:
+        raise FormatError(f"{store}: its zarr.json has at most {MOST_DOCUMENT_BYTES} bytes, found {len(data)}")
     try:
-        attributes = json.loads(data)["attributes"]
-        text = attributes[ATTRIBUTE]
-        found = attributes.get(CHECKSUM)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        text = None
-    if not isinstance(text, str):
+        root = read_json(data)
+    except UnicodeEncodeError as error:
+        raise FormatError(f"{store}: its document isn't JSON: {error}") from None
+    except ValueError:
+        root = None
+    attributes = root.get("attributes") if isinstance(root, dict) else None
+    text = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    if not isinstance(attributes, dict) or not isinstance(text, str):
         raise FormatError(
             f"{store} is no norbert_store: its zarr.json has no attribute {ATTRIBUTE!r} with a document; "
             "xarray.open_zarr opens other zarr data"
         )
-    return text, found
+    return text, attributes.get(CHECKSUM)
 
 
 def _parse(text: str, store: str) -> dict[str, Any]:
     try:
-        attributes = json.loads(text)
-        if not isinstance(attributes, dict) or json_depth(attributes) > MOST_DEPTH:
-            raise FormatError(f"{store}: its document must be a JSON object of at most {MOST_DEPTH} levels")
-        # Python takes NaN, and half a surrogate pair, that can't be written again
-        json.dumps(attributes, allow_nan=False, ensure_ascii=False).encode()
-    except FormatError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{store}: its document isn't JSON: {error}") from None
+        attributes = read_json(text)
+    except ValueError as error:
+        raise FormatError(f"{store}: its document isn't JSON that can be read: {error}") from None
+    if not isinstance(attributes, dict):
+        raise FormatError(f"{store}: its document must be a JSON object, found {shown(attributes)}")
     return attributes
 
 
@@ -439,7 +460,7 @@ def _check_version(attributes: Mapping[str, Any], store: str) -> None:
     version = attributes.get("version")
     match = re.fullmatch(r"(\d{1,9})\.\d{1,9}", version) if isinstance(version, str) else None
     if match is None:
-        raise FormatError(f"{store}: its document has no version such as {VERSION!r}; found {version!r}")
+        raise FormatError(f"{store}: its document has no version such as {VERSION!r}; found {shown(version)}")
     if int(match[1]) > int(VERSION.split(".")[0]):
         raise FormatError(
             f"{store} is written in format {version}; this is norbert_store {__version__}, which reads up to "
@@ -448,44 +469,46 @@ def _check_version(attributes: Mapping[str, Any], store: str) -> None:
     features = attributes.get("features", {})
     needed = features.get("read", []) if isinstance(features, dict) else None
     if needed:
-        raise FormatError(f"{store} needs features that norbert_store {__version__} can't read: {needed}; upgrade it")
+        raise FormatError(
+            f"{store} needs features that norbert_store {__version__} can't read: {shown(needed)}; upgrade it"
+        )
 
 
 def _faults(attributes: Mapping[str, Any]) -> list[str]:
     """All that is wrong with a document's keys."""
     faults = [f"{key!r} is missing" for key in _REQUIRED if key not in attributes]
     faults += [
-        f"{key!r} must be a whole number, found {attributes[key]!r}"
+        f"{key!r} must be a whole number, found {shown(attributes[key])}"
         for key in ("tracks", "chunks", "revision", "edition")
         if key in attributes and not _is_size(attributes[key])
     ]
     if "id" in attributes and not (isinstance(attributes["id"], str) and _ID.fullmatch(attributes["id"])):
-        faults.append(f"'id' must be 32 hexadecimal digits, found {attributes['id']!r}")
+        faults.append(f"'id' must be 32 hexadecimal digits, found {shown(attributes['id'])}")
     for key in ("targets", "channels"):
         faults += _name_faults(key, attributes.get(key, [key]))
     transform = attributes.get("transform", {"name": ""})
     if not isinstance(transform, dict) or not isinstance(transform.get("name"), str):
-        faults.append(f"'transform' must be an object with a name, found {transform!r}")
+        faults.append(f"'transform' must be an object with a name, found {shown(transform)}")
     for key in ("encoder", "features", "sums"):
         if not isinstance(attributes.get(key, {}), dict):
-            faults.append(f"{key!r} must be an object, found {attributes[key]!r}")
+            faults.append(f"{key!r} must be an object, found {shown(attributes[key])}")
     faults += _feature_faults(attributes.get("features"))
     faults += [
-        f"{key!r} must be text, found {attributes[key]!r}"
+        f"{key!r} must be text, found {shown(attributes[key])}"
         for key in (*_ABOUT, "created", "modified", "created_with")
         if not isinstance(attributes.get(key, ""), str)
     ]
     faults += _curve_faults(attributes.get("curve", PowerCurve().config))
     faults += _layout_faults(attributes.get("layout"))
     faults += _label_faults(attributes.get("labels", []))
-    return faults or [*_sum_faults(attributes), *_pending_faults(attributes)]
+    return faults or _size_faults(attributes) or [*_sum_faults(attributes), *_pending_faults(attributes)]
 
 
 def _feature_faults(features: Any) -> list[str]:
     if not isinstance(features, dict):
         return []
     return [
-        f"'features' must have a list of names for {what!r}, found {names!r}"
+        f"'features' must have a list of names for {what!r}, found {shown(names)}"
         for what in ("read", "write")
         if not isinstance(names := features.get(what, []), list) or not all(isinstance(name, str) for name in names)
     ]
@@ -496,52 +519,88 @@ def _is_size(value: Any) -> bool:
 
 
 def _name_faults(key: str, names: Any) -> list[str]:
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        return [f"{key!r} must be a list of names, found {names!r}"]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return [f"{key!r} must be a list of names, found {shown(names)}"]
+    if len(names) > MOST_NAMES:
+        return [f"{key!r} must be at most {MOST_NAMES} names, found {len(names)}"]
     if len(set(names)) != len(names):
-        return [f"{key!r} names something twice: {names!r}"]
-    return []
+        return [f"{key!r} names something twice: {shown(names)}"]
+    problems = ((name, name_problem(name)) for name in names)
+    return [f"{key!r} must be a list of names; {shown(name)} {problem}" for name, problem in problems if problem]
 
 
 def _curve_faults(curve: Any) -> list[str]:
     try:
         expected = curve_from_config(curve).config
     except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
-        return [f"'curve' can't be read: {error}"]
+        return [f"'curve' can't be read: {shortened(str(error))}"]
     # a default might be another one some day
     if not isinstance(curve, dict) or curve.keys() != expected.keys():
-        return [f"'curve' must be an object of {', '.join(expected)}; found {curve!r}"]
+        return [f"'curve' must be an object of {', '.join(expected)}; found {shown(curve)}"]
     return []
 
 
 def _layout_faults(layout: Any) -> list[str]:
     if not isinstance(layout, dict) or layout.keys() != set(_LAYOUT):
-        return [f"'layout' must be an object of {', '.join(_LAYOUT)}; found {layout!r}"]
+        return [f"'layout' must be an object of {', '.join(_LAYOUT)}; found {shown(layout)}"]
     limits = {"bins": LARGEST_SIDE, "chunk_frames": LARGEST_SIDE, "rows": LARGEST_BLOCK, "positions": LARGEST_BLOCK}
     limits["shard_chunks"] = LARGEST_BLOCK
     faults = [
-        f"'layout' must have {key} from 1 to {most}, found {layout[key]!r}"
+        f"'layout' must have {key} from 1 to {most}, found {shown(layout[key])}"
         for key, most in limits.items()
         if not _is_size(layout[key]) or not 1 <= layout[key] <= most
     ]
     if not faults and layout["chunk_frames"] % BLOCK:
         faults.append(f"'layout' must have chunk_frames that are a multiple of {BLOCK}, found {layout['chunk_frames']}")
+    if not faults and layout["chunk_frames"] * layout["bins"] > LARGEST_IMAGE:
+        faults.append(
+            f"'layout' must have at most {LARGEST_IMAGE} pixels in a chunk, found {layout['chunk_frames']} x "
+            f"{layout['bins']}"
+        )
     return faults
+
+
+def _size_faults(attributes: Mapping[str, Any]) -> list[str]:
+    """Sizes that are right one by one, and too large together: what they ask for is held in memory."""
+    layout, targets, channels = attributes["layout"], len(attributes["targets"]), len(attributes["channels"])
+    limits = {
+        "bytes of a block of extents": (EXTENT_PARTS * channels * layout["positions"] * 4, LARGEST_BLOCK_BYTES),
+        "values in a block of /track by target": (targets * layout["rows"], LARGEST_BLOCK_BYTES // 4),
+        "entries in a shard's index": (channels * layout["shard_chunks"], LARGEST_INDEX),
+        "blocks of small arrays": (sum(_block_counts(attributes).values()), MOST_BLOCKS),
+    }
+    return [
+        f"there must be at most {most} {what}, found {found}" for what, (found, most) in limits.items() if found > most
+    ]
+
+
+def _block_counts(attributes: Mapping[str, Any]) -> dict[str, int]:
+    """Count the blocks of every small array, by its path."""
+    layout, targets = attributes["layout"], len(attributes["targets"])
+    rows = ceil_div(attributes["tracks"], layout["rows"])
+    columns = [column.path for column in BASE_COLUMNS]
+    columns += [f"{LABEL_GROUP}/{label['key']}" for label in attributes.get("labels", [])]
+    extents = targets * ceil_div(attributes["chunks"], layout["positions"])
+    return {**dict.fromkeys(columns, rows), EXTENT: extents, "target": 1, "channel": 1, "frequency": 1}
 
 
 def _label_faults(labels: Any) -> list[str]:
     if not isinstance(labels, list):
-        return [f"'labels' must be a list, found {labels!r}"]
+        return [f"'labels' must be a list, found {shown(labels)}"]
+    if len(labels) > MOST_NAMES:
+        return [f"'labels' must be at most {MOST_NAMES}, found {len(labels)}"]
     faults = []
     for label in labels:
         try:
+            if not isinstance(label, dict) or label.keys() != _LABEL:
+                raise ValueError(f"it must be an object of {', '.join(sorted(_LABEL))}")
             label_column_of(**label)
-        except (TypeError, ValueError) as error:
-            faults.append(f"the label {label!r} can't be read: {error}")
+        except ValueError as error:
+            faults.append(f"the label {shown(label)} can't be read: {shortened(str(error))}")
     for what in ("name", "key"):
         seen = [label.get(what) for label in labels if isinstance(label, dict)]
         if len(set(map(str, seen))) < len(seen):
-            faults.append(f"two labels have the same {what}: {seen!r}")
+            faults.append(f"two labels have the same {what}: {shown(seen)}")
     return faults
 
 
@@ -550,12 +609,7 @@ def _sum_faults(attributes: Mapping[str, Any]) -> list[str]:
     sums = dict(attributes.get("sums", {}))
     if sums.pop("algorithm", None) != "crc32c":
         return ["'sums' must be of the algorithm 'crc32c'"]
-    layout, targets = attributes["layout"], len(attributes["targets"])
-    rows = ceil_div(attributes["tracks"], layout["rows"])
-    blocks = dict.fromkeys((column.path for column in BASE_COLUMNS), rows)
-    blocks |= {f"{LABEL_GROUP}/{label['key']}": rows for label in attributes.get("labels", [])}
-    blocks |= {EXTENT: targets * ceil_div(attributes["chunks"], layout["positions"])}
-    blocks |= {"target": 1, "channel": 1, "frequency": 1}
+    blocks = _block_counts(attributes)
     faults = []
     for path, count in blocks.items():
         try:
@@ -564,8 +618,8 @@ def _sum_faults(attributes: Mapping[str, Any]) -> list[str]:
             found = -1
         if found != 4 * count:
             faults.append(f"'sums' must have {count} checksums of /{path}")
-    faults += [f"'sums' has checksums of /{path}, which isn't there" for path in sums.keys() - blocks.keys()]
-    return faults
+    unknown = sorted(sums.keys() - blocks.keys())
+    return faults + [f"'sums' has checksums of /{shortened(path)}, which isn't there" for path in unknown]
 
 
 def _pending_faults(attributes: Mapping[str, Any]) -> list[str]:
@@ -574,7 +628,11 @@ def _pending_faults(attributes: Mapping[str, Any]) -> list[str]:
     columns += [f"{LABEL_GROUP}/{label['key']}" for label in attributes.get("labels", [])]
     allowed = re.compile(rf"({'|'.join(map(re.escape, [*columns, EXTENT, MAGNITUDE]))})/c(/\d{{1,16}})+")
     if not isinstance(pending, list):
-        return [f"'pending' must be a list, found {pending!r}"]
+        return [f"'pending' must be a list, found {shown(pending)}"]
+    if len(set(map(str, pending))) < len(pending):
+        return [f"'pending' has a key twice: {shown(pending)}"]
     return [
-        f"'pending' must not have {key!r}" for key in pending if not (isinstance(key, str) and allowed.fullmatch(key))
+        f"'pending' must not have {shown(key)}"
+        for key in pending
+        if not (isinstance(key, str) and allowed.fullmatch(key))
     ]

@@ -21,6 +21,7 @@ MAGNITUDE = "magnitude"
 SHARD_CHUNKS = 64
 ROWS = 16384
 POSITIONS = 4096
+MOST_FRAMES = 2**24  # of a track, whose time axis is held in memory
 
 _Number = TypeVar("_Number", int, NDArray[np.int64])
 

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._format.arrays import MOST_DEPTH, json_depth
-from norbert_store.errors import TrackError
+from norbert_store._format.arrays import LONGEST_TEXT
+from norbert_store._text import is_seen, read_json, shown
+from norbert_store.errors import DamagedError, TrackError
 
 TRACK_GROUP = "track"
 LABEL_GROUP = "label"
@@ -32,7 +33,9 @@ _KEY = re.compile(r"[0-9]{1,9}")
 _NO_LABELS = frozenset(("name", "split"))  # columns of the table of tracks, under the same names
 _LARGEST_INTEGER = 2**63 - 1
 _EXACT_IN_FLOAT = 2**53
-LONGEST_TEXT = 2**20  # in UTF-8, bytes
+LONGEST_NAME = 240  # of a target or channel, in UTF-8; a file may be named for a target
+LONGEST_LABEL = 1024
+_DRIVE = re.compile(r"[A-Za-z]:")
 
 # by the type of a label: data type and fill value of its array; the fill value stands for "not known"
 _LABEL_TYPES: dict[str, tuple[str, Any]] = {
@@ -91,7 +94,7 @@ class Column:
         if not self.key:
             return stored
         if self.type in ("string", "strings"):
-            return None if stored == "" else json.loads(stored) if self.type == "strings" else str(stored)
+            return None if stored == "" else _texts(stored) if self.type == "strings" else str(stored)
         if self.type == "float64":
             return None if math.isnan(stored) else float(stored)
         if stored == self.fill_value:
@@ -110,6 +113,34 @@ class Column:
         found = np.empty(len(stored), object)
         found[:] = [self.value(each) for each in stored.tolist()]
         return found
+
+
+def _texts(stored: str) -> list[str]:
+    """Read a list of texts."""
+    try:
+        found = read_json(stored)
+    except ValueError as error:
+        raise DamagedError(f"a label is no list of texts: {error}") from None
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise DamagedError(f"a label is no list of texts: {shown(found)}")
+    return found
+
+
+def metadata_of(stored: str) -> dict[str, Any]:
+    """Read a track's metadata.
+
+    Raises
+    ------
+    DamagedError
+        If they are no JSON object.
+    """
+    try:
+        found = read_json(stored)
+    except ValueError as error:
+        raise DamagedError(f"the metadata are no JSON object: {error}") from None
+    if not isinstance(found, dict):
+        raise DamagedError(f"the metadata are no JSON object: {shown(found)}")
+    return found
 
 
 def _base(name: str, data_type: str, fill_value: Any) -> Column:
@@ -150,7 +181,7 @@ def label_column_of(name: str, type: str, key: str) -> Column:  # noqa: A002  # 
     if not isinstance(name, str):
         raise ValueError("its name must be text")
     _check_label_name(name)
-    if type not in _LABEL_TYPES:
+    if not isinstance(type, str) or type not in _LABEL_TYPES:
         raise ValueError(f"its type must be one of {', '.join(_LABEL_TYPES)}")
     return Column(name, type, *_LABEL_TYPES[type], f"{LABEL_GROUP}/{key}", key)
 
@@ -172,6 +203,27 @@ def check_text(what: str, text: Any) -> str:
     if len(text.encode()) > LONGEST_TEXT:
         raise TrackError(f"{what} takes at most {LONGEST_TEXT} bytes, found {len(text.encode())}")
     return str(text)
+
+
+def name_problem(name: str) -> str | None:
+    """Say why a text is no name of a target or a channel; None if it is one.
+
+    Files may be named for targets, so nothing in a name may lead to another folder.
+    """
+    if "/" in name or "\\" in name or _DRIVE.match(name) or name in (".", ".."):
+        return "could lead to another folder, as the name of a file"
+    return _text_problem(name, LONGEST_NAME)
+
+
+def _text_problem(name: str, most_bytes: int) -> str | None:
+    """Say why a text is no name that people can be shown."""
+    if not name.strip():
+        return "is empty"
+    if not all(map(is_seen, name)):
+        return "has characters that can't be seen"
+    if len(name.encode()) > most_bytes:
+        return f"has more than {most_bytes} bytes"
+    return None
 
 
 def check_name(name: Any) -> str:
@@ -199,13 +251,9 @@ def metadata_text(metadata: Mapping[str, Any] | None) -> str:
         raise TrackError(f"metadata must be a mapping, found {type(metadata).__name__}")
     try:
         text = json.dumps(dict(metadata or {}), allow_nan=False, ensure_ascii=False)
-        depth = json_depth(json.loads(text))
-    except (TypeError, ValueError) as error:
+        read_json(text)
+    except (TypeError, ValueError, RecursionError) as error:
         raise TrackError(f"metadata must hold what JSON can: {error}") from None
-    except RecursionError:
-        depth = MOST_DEPTH + 1
-    if depth > MOST_DEPTH:
-        raise TrackError(f"metadata must have at most {MOST_DEPTH} levels of lists and mappings within each other")
     return check_text("metadata", text)
 
 
@@ -243,7 +291,10 @@ def _json_text(texts: Sequence[str]) -> str:
 
 def _check_label_name(name: str) -> None:
     if not name.strip() or name.startswith("_"):
-        raise TrackError(f"a label's name must not be empty or begin with '_', found {name!r}")
+        raise TrackError(f"a label's name must not be empty or begin with '_', found {shown(name)}")
+    problem = _text_problem(name, LONGEST_LABEL)
+    if problem:
+        raise TrackError(f"a label's name must be text that can be read; {shown(name)} {problem}")
     if name in _NO_LABELS:
         raise TrackError(f"a track's {name} is no label; give it as {name}=")
 

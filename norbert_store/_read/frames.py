@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,9 +100,9 @@ class Frames:
         self._checked: Recent[Extent, Segments] = Recent(_CHECKED_BYTES_KEPT)
 
     @classmethod
-    def open(cls, place: Location | Storage) -> Frames:
-        """Open a store's committed state to read all of it; raises as `Snapshot.open`."""
-        return cls(Chunks(Snapshot.open(place)))
+    def open(cls, place: Location | Storage, audio_root: Path | None = None) -> Frames:
+        """Open a store's committed state to read all of it; parameters and errors as of `Snapshot.open`."""
+        return cls(Chunks(Snapshot.open(place, audio_root)))
 
     def magnitude(self, wanted: Wanted) -> NDArray[np.float32]:
         """Read magnitudes.
@@ -116,7 +117,7 @@ class Frames:
         DamagedError
             If a chunk that must be there isn't, is cut short, or fails its checksum.
         """
-        out = np.empty(self._shape(wanted), np.float32)
+        out = self._room(wanted, np.float32)
         with self.snapshot.naming():
             self._read(wanted, out, self._magnitudes, np.nan)
         return out
@@ -129,14 +130,19 @@ class Frames:
         DamagedError
             As `magnitude`.
         """
-        out = np.empty(self._shape(wanted), np.uint8)
+        out = self._room(wanted, np.uint8)
         with self.snapshot.naming():
             self._read(wanted, out, LEVELS, 0)
         return out
 
-    def _shape(self, wanted: Wanted) -> tuple[int, int, int, int]:
+    def _room(self, wanted: Wanted, dtype: type) -> NDArray[Any]:
+        """Take the memory that is needed."""
         bins = len(range(*wanted.bins.indices(self._layout.bins)))
-        return len(wanted.targets), len(wanted.channels), len(wanted.frames), bins
+        shape = len(wanted.targets), len(wanted.channels), len(wanted.frames), bins
+        try:
+            return np.empty(shape, dtype)
+        except (MemoryError, ValueError):
+            raise ValueError(f"an array of shape {shape} doesn't fit into memory; take a part of it") from None
 
     @lazy
     def _magnitudes(self) -> Tables:

@@ -15,7 +15,10 @@ from norbert_store._read.snapshot import Snapshot
 from norbert_store._read.track import StoredTrack
 from norbert_store._signature import did_you_mean
 from norbert_store._spectra.bins import StoredTransform
+from norbert_store._text import printable, shortened, shown
 from norbert_store.errors import NameNotFoundError
+
+_MOST_NAMES_SHOWN = 100
 
 
 class Selection:
@@ -83,14 +86,14 @@ class Selection:
     def facts(self) -> dict[str, str]:
         """What it holds, in words."""
         transform, hertz = self.transform, self.transform.frequencies
-        labels = ", ".join(label.name for label in self.document.labels)
+        labels = [label.name for label in self.document.labels]
         return {
             "tracks": str(len(self)),
-            "targets": ", ".join(self.document.targets),
-            "channels": ", ".join(self.document.channels),
-            "transform": f"{transform.name}, {transform.rate} Hz, hop {transform.hop}, {len(hertz)} bins from "
-            f"{hertz[0]:.0f} to {hertz[-1]:.0f} Hz",
-            **({"labels": labels} if labels else {}),
+            "targets": _list(self.document.targets),
+            "channels": _list(self.document.channels),
+            "transform": f"{printable(shortened(transform.name))}, {transform.rate} Hz, hop {transform.hop}, "
+            f"{len(hertz)} bins from {hertz[0]:.0f} to {hertz[-1]:.0f} Hz",
+            **({"labels": _list(labels)} if labels else {}),
         }
 
     @lazy
@@ -110,5 +113,10 @@ class Selection:
             return self.row_by_name[name]
         except KeyError:
             raise NameNotFoundError(
-                f"{self.name} has no track {name!r}{did_you_mean(name, self.row_by_name)}"
+                f"{self.name} has no track {shown(name)}{did_you_mean(name, self.row_by_name)}"
             ) from None
+
+
+def _list(names: Sequence[str]) -> str:
+    more = [f"... {len(names) - _MOST_NAMES_SHOWN} more"] if len(names) > _MOST_NAMES_SHOWN else []
+    return ", ".join([*names[:_MOST_NAMES_SHOWN], *more])

@@ -12,19 +12,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from norbert_store._format.arrays import LARGEST_BLOCK_BYTES, block_key, empty_block, valid_part
+from norbert_store._format.arrays import LARGEST_BLOCK_BYTES, block_key, nothing, valid_part
 from norbert_store._format.document import EXTENT, MOST_DOCUMENT_BYTES, ROOT_KEY, Document, block_sum
-from norbert_store._format.layout import ChunkAt
+from norbert_store._format.layout import MOST_FRAMES, ChunkAt
 from norbert_store._format.table import BY_TARGET, LABEL_GROUP, TRACK_GROUP
 from norbert_store._lazy import lazy
 from norbert_store._spectra.bins import StoredTransform, transform_from_config
 from norbert_store._storage.cache import Recent
 from norbert_store._storage.storage import Location, Storage
+from norbert_store._text import shown
 from norbert_store.errors import (
     DamagedError,
     FormatError,
@@ -34,8 +36,9 @@ from norbert_store.errors import (
     StoreReplacedError,
 )
 
-_BLOCK_BYTES_KEPT = 256 * 2**20
-_TEXT_BYTES = 100
+_BLOCK_BYTES_KEPT = 128 * 2**20
+_TEXT_BYTES = 56  # of the object around it
+_MOST_ENCODED_BYTES = LARGEST_BLOCK_BYTES + 2**16  # what can't be compressed grows a little
 
 # columns of which a value changes only with the edition
 _OF_EDITION = ("name", "start", "frames", "samples")
@@ -48,18 +51,22 @@ class Snapshot:
     ----------
     storage : Storage
     document : Document
+    audio_root : Path, optional
+        The folder that sources of tracks are read below; that which holds the store's, if left out.
     """
 
-    def __init__(self, storage: Storage, document: Document) -> None:
+    def __init__(self, storage: Storage, document: Document, audio_root: Path | None = None) -> None:
         self.storage = storage
         self.document = document
+        self.audio_root = audio_root
         self.layout = document.layout
         self.root_bytes = b""  # as they were read, for who checks what other programs read of them
         self._newest = document  # of the same rows, perhaps with others behind them, and other labels
+        self._looked_at: object = None  # which file told that, where that can be known
         self._blocks: Recent[tuple[str, tuple[int, ...]], NDArray[Any]] = Recent(_BLOCK_BYTES_KEPT)
 
     @classmethod
-    def open(cls, place: Location | Storage) -> Snapshot:
+    def open(cls, place: Location | Storage, audio_root: Path | None = None) -> Snapshot:
         """Read a store's document.
 
         Raises
@@ -73,18 +80,18 @@ class Snapshot:
         data = storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES)
         if data is None:
             raise StoreNotFoundError(f"there is no store at {storage.name}: expected a {ROOT_KEY} there")
-        snapshot = cls(storage, Document.from_json(data, storage.name))
+        snapshot = cls(storage, Document.from_json(data, storage.name), audio_root)
         snapshot.root_bytes = data
         return snapshot
 
     def moved_on(self, document: Document) -> Snapshot:
         """Return the state that this process has just committed, of the same rows."""
-        return Snapshot(self.storage, document)
+        return Snapshot(self.storage, document, self.audio_root)
 
     def __getstate__(self) -> dict[str, Any]:
         # what the document tells is quickly made again
         kept = {key: value for key, value in self.__dict__.items() if key not in ("arrays", "transform")}
-        return {**kept, "root_bytes": b""}
+        return {**kept, "root_bytes": b"", "_looked_at": None}
 
     @property
     def name(self) -> str:
@@ -114,8 +121,8 @@ class Snapshot:
             raise FormatError(f"{self.name}: {error}") from error
         if len(transform.frequencies) != self.layout.bins:
             raise FormatError(
-                f"{self.name}: the transform {config!r} gives {len(transform.frequencies)} bins; the store's chunks "
-                f"have {self.layout.bins}"
+                f"{self.name}: the transform {shown(config)} gives {len(transform.frequencies)} bins; the store's "
+                f"chunks have {self.layout.bins}"
             )
         return transform
 
@@ -130,6 +137,11 @@ class Snapshot:
         StoreChangedError
             If rows have moved since this one was opened.
         """
+        local = self.storage.local
+        state = None if local is None else local.state(ROOT_KEY)
+        # of what is damaged in many places, each would have it read again
+        if state is not None and state == self._looked_at:
+            return False
         data = self.storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES)
         if data is None:
             raise StoreNotFoundError(f"the store at {self.name} isn't there any more")
@@ -141,13 +153,14 @@ class Snapshot:
         if self.document.revision <= newest.revision < known.revision:  # another thread has looked since
             return False
         if newest == known:
+            self._looked_at = state
             return False
         if newest.revision <= known.revision or not self._is_followed_by(newest):
             raise StoreReplacedError(
                 f"{self.name} was replaced by an older state of itself, or by a copy that was written to in another "
                 "way, since it was opened; open it again"
             )
-        self._newest = newest
+        self._newest, self._looked_at = newest, state
         return True
 
     def _is_followed_by(self, newest: Document) -> bool:
@@ -245,7 +258,9 @@ class Snapshot:
         """
         columns = self.columns(("start", "frames"))
         starts, frames = columns["start"][rows], columns["frames"][rows]
-        for row in rows[(starts < 0) | (frames <= 0) | (frames > self.document.frames - starts)].tolist():
+        for row in rows[
+            (starts < 0) | (frames <= 0) | (frames > self.document.frames - starts) | (frames > MOST_FRAMES)
+        ].tolist():
             self._check_span(row, int(columns["start"][row]), int(columns["frames"][row]))
         return starts, frames
 
@@ -263,12 +278,13 @@ class Snapshot:
 
     def _check_span(self, row: int, start: int, frames: int) -> None:
         end = self.document.frames
+        problem = None
         if start < 0 or not 0 < frames <= end - start:
-            raise DamagedError(
-                f"it lies at frames {start} to {start + frames}; expected it between 0 and {end}",
-                store=self.name,
-                track=str(self.cell("name", row)),
-            )
+            problem = f"it lies at frames {start} to {start + frames}; expected it between 0 and {end}"
+        elif frames > MOST_FRAMES:
+            problem = f"it has {frames} frames; expected at most {MOST_FRAMES}"
+        if problem:
+            raise DamagedError(problem, store=self.name, track=str(self.cell("name", row)))
 
     # ---- where chunks lie
 
@@ -318,8 +334,7 @@ class Snapshot:
         missing = [at for at in wanted if at not in found]
         if missing:
             for at, values in zip(missing, self.read_blocks(missing), strict=True):
-                size = _TEXT_BYTES * values.size if values.dtype == object else values.nbytes
-                self._blocks.put(at, values, size)
+                self._blocks.put(at, values, _size(values))
                 found[at] = values
         return found
 
@@ -331,7 +346,7 @@ class Snapshot:
         DamagedError
             If one is missing, or isn't what the document says.
         """
-        found = self.storage.get_many([self.places_of(block_key(*at))[0] for at in wanted], LARGEST_BLOCK_BYTES)
+        found = self.storage.get_many([self.places_of(block_key(*at))[0] for at in wanted], _MOST_ENCODED_BYTES)
         return [self._checked(path, block, data) for (path, block), data in zip(wanted, found, strict=True)]
 
     def places_of(self, key: str, document: Document | None = None) -> list[str]:
@@ -346,7 +361,7 @@ class Snapshot:
 
     def _get(self, key: str, document: Document | None = None) -> bytes | None:
         """Read a file from the first of its places where it is."""
-        found = (self.storage.get(place, LARGEST_BLOCK_BYTES) for place in self.places_of(key, document))
+        found = (self.storage.get(place, _MOST_ENCODED_BYTES) for place in self.places_of(key, document))
         return next((data for data in found if data is not None), None)
 
     def _checked(self, path: str, block: tuple[int, ...], data: bytes | None) -> NDArray[Any]:
@@ -365,7 +380,7 @@ class Snapshot:
     def _decode(self, path: str, block: tuple[int, ...], data: bytes | None) -> NDArray[Any]:
         metadata = self.arrays[path]
         if 0 in metadata["shape"]:
-            return valid_part(metadata, block, empty_block(metadata))
+            return nothing(metadata)
         # what is valid here is the beginning of what is valid in a newer state
         return valid_part(metadata, block, self._newest.check_block(path, block, data))
 
@@ -407,3 +422,10 @@ class Snapshot:
             error.track = None if row is None else str(self.cell("name", row))
         except NorbertStoreError:  # of a damaged table, which must not hide what is to be told
             return
+
+
+def _size(values: NDArray[Any]) -> int:
+    """Memory that values take."""
+    if values.dtype != object:
+        return values.nbytes
+    return values.nbytes + sum(len(text) + _TEXT_BYTES for text in values.ravel().tolist())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,14 @@ import numpy as np
 import xarray
 
 from norbert_store._format.layout import ChunkAt
+from norbert_store._format.table import metadata_of
 from norbert_store._lazy import lazy
 from norbert_store._read.frames import Frames
 from norbert_store._read.xarrays import TRACK_DIMENSIONS, LazyFrames, Values, lazy_dataset
 from norbert_store._signature import spelled_out
 from norbert_store._spectra.bins import StoredTransform
 from norbert_store._spectra.levels import Curve
+from norbert_store._text import printable, shown
 from norbert_store.errors import NameNotFoundError
 
 
@@ -37,7 +38,7 @@ class StoredTrack:
 
     def __repr__(self) -> str:
         present = [target for target, there in self.present.items() if there]
-        return f"<norbert_store.Track {self.name!r}, {self.duration:.1f} s, {', '.join(present)}>"
+        return f"<norbert_store.Track {shown(self.name)}, {self.duration:.1f} s, {', '.join(present)}>"
 
     def __eq__(self, other: object) -> bool:
         """Whether another object is the same track of the same store, opened at the same time or not."""
@@ -63,6 +64,11 @@ class StoredTrack:
     def folder(self) -> Path | None:
         """The folder of the store, if it is one on this machine; `source` is relative to the one that holds it."""
         return self._frames.snapshot.storage.folder
+
+    @property
+    def audio_root(self) -> Path | None:
+        """The folder that `source` is looked for below; that which holds the store's, if it is None."""
+        return self._frames.snapshot.audio_root
 
     @property
     def transform(self) -> StoredTransform:
@@ -109,7 +115,7 @@ class StoredTrack:
     @property
     def metadata(self) -> dict[str, Any]:
         """Whatever was given with the track."""
-        return dict(json.loads(self._cell("metadata")))
+        return metadata_of(self._cell("metadata"))
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -188,7 +194,7 @@ class StoredTrack:
         ValueError
             If ``values`` is neither.
         """
-        return self._lazy_dataset(values).assign_attrs(track=self.name, rate=self.rate)
+        return self._lazy_dataset(values).assign_attrs(track=printable(self.name), rate=self.rate)
 
     def _lazy_dataset(self, values: Values) -> xarray.Dataset:
         """Make what is the same for every track, and needs no name."""
@@ -227,7 +233,7 @@ class StoredTrack:
         layout = self._frames.snapshot.layout
         chunks = layout.chunks(self.frames)
         if not 0 <= chunk < chunks:
-            raise IndexError(f"track {self.name!r} has {chunks} chunks; there is none at position {chunk}")
+            raise IndexError(f"track {shown(self.name)} has {chunks} chunks; there is none at position {chunk}")
         of_channel = self._position("channel", channel, self.channels)
         data = self._frames.chunks.jpeg(ChunkAt(position, of_channel, layout.chunk_of(self.start) + chunk, self._row))
         if data is None:  # and none must be there
@@ -243,4 +249,4 @@ class StoredTrack:
 
     def _absent(self, target: str) -> NameNotFoundError:
         there = ", ".join(repr(name) for name, present in self.present.items() if present)
-        return NameNotFoundError(f"track {self.name!r} has no target {target!r}; it has {there}")
+        return NameNotFoundError(f"track {shown(self.name)} has no target {target!r}; it has {there}")

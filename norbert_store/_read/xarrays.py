@@ -20,6 +20,7 @@ from norbert_store._read.snapshot import Snapshot
 Values = Literal["magnitude", "levels"]
 
 _OF_FILES = (SOURCE_BYTES, SOURCE_MODIFIED)
+_MOST_SHARDS_TOLD = 10_000
 _TABLE_DIMENSIONS = ("track", "_target")  # a label may be called "target"
 TRACK_DIMENSIONS = ("target", "channel", "time", "frequency")
 
@@ -73,18 +74,17 @@ class LazyFrames(_LazyArray):
         drop = tuple(0 if isinstance(k, int | np.integer) else slice(None) for k in key[:3])
         return values[drop]
 
-    def preferred_chunks(self) -> dict[str, tuple[int, ...]]:
-        """Chunk sizes for dask, by axis: whole shards of one target."""
+    def preferred_chunks(self) -> dict[str, int | tuple[int, ...]]:
+        """Chunk sizes for dask, by axis: whole shards of one target; of very many, as long as shards."""
         layout = self._frames.snapshot.layout
+        if layout.shards(self.shape[2]) > _MOST_SHARDS_TOLD or self._start % layout.shard_frames == 0:
+            return self._chunks(layout.shard_frames)
         inner = layout.shard_edges(self._start, self.shape[2]) - self._start
         bounds = np.unique(np.concatenate(([0], inner, [self.shape[2]])))
-        time = tuple(np.diff(bounds).tolist()) or (0,)
-        return {
-            "target": (1,) * self.shape[0],
-            "channel": (self.shape[1],),
-            "time": time,
-            "frequency": (self.shape[3],),
-        }
+        return self._chunks(tuple(np.diff(bounds).tolist()) or (0,))
+
+    def _chunks(self, time: int | tuple[int, ...]) -> dict[str, int | tuple[int, ...]]:
+        return {"target": 1, "channel": self.shape[1], "time": time, "frequency": self.shape[3]}
 
 
 class LazyScales(_LazyArray):

@@ -299,7 +299,8 @@ def _open_container(path: str | os.PathLike[str]) -> av.container.InputContainer
     check_file(path)
     try:
         # absolute, as FFmpeg takes what stands before a colon for a protocol
-        return av.open(os.path.abspath(path))
+        # and in no other format, for there are some that name other files to be read
+        return av.open(os.path.abspath(path), format="mp4")
     except av.FFmpegError as error:
         raise AudioError(f"{os.fspath(path)} can't be read as audio: {error.strerror}") from None
 

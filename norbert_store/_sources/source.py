@@ -15,8 +15,9 @@ from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from norbert_store._sources.files import AudioInfo, Block, audio_info, check_file, read_blocks, read_stems, stems_info
-from norbert_store._storage.places import is_url, name_of
+from norbert_store._storage.places import is_url
 from norbert_store._storage.places import local_path as path_of
+from norbert_store._text import printable, shortened
 from norbert_store.errors import AudioError, SourceError
 
 MIXTURE = "mixture"
@@ -24,6 +25,8 @@ MIXTURE = "mixture"
 FileState = tuple[int, int]
 """Length of a file, bytes, and when it was modified, nanoseconds since 1970: what tells whether it was edited."""
 
+_LONGEST_REFERENCE = 4096
+_GIVE = "give the folder that its audio lies in as audio_root"
 _STREAM_SUFFIXES = (".mp4", ".m4a")
 
 
@@ -110,11 +113,24 @@ class Source:
         Raises
         ------
         SourceError
-            If nothing was noted, or it can't be found.
+            If nothing was noted, it can't be found, or it leads out of ``below``, or else of the folder that holds the
+            store: a store may come from a stranger, who doesn't choose what is read here.
         """
         if not reference:
             raise SourceError("the track table doesn't say where its audio is")
-        return cls.at(_find(reference, store_folder, below), stems, alone)
+        if len(reference) > _LONGEST_REFERENCE or "\0" in reference:
+            raise SourceError(f"its source {_told(reference)} can't be the name of a file")
+        try:
+            place, root = _find(reference, store_folder, below)
+            found = cls.at(place, stems, alone)
+            for path in (found.path or place, *found.files.values()):
+                _check_below(root, path, reference)
+        except (OSError, ValueError) as error:
+            if isinstance(error, SourceError):
+                raise
+            # of names that are too long, or links in a circle
+            raise SourceError(f"its source {_told(reference)} can't be looked for: {error}") from None
+        return found
 
     def reference(self, store_folder: Path | None) -> str:
         """Write where it is, for a store: relative to the folder that holds the store's, or a URI; empty if unknown."""
@@ -268,14 +284,17 @@ def read_stem(place: str | os.PathLike[str], stem: str) -> tuple[AudioInfo, Iter
     return Source.at(place, [stem], alone=stem).read(stem)
 
 
-def _find(reference: str, store_folder: Path | None, below: Path | None) -> str | Path:
+def _find(reference: str, store_folder: Path | None, below: Path | None) -> tuple[Path, Path]:
+    """Find what was noted, and the folder that it must be below."""
     if below is not None:
-        return _find_below(below, reference)
-    if "://" in reference or os.path.isabs(reference):
-        return reference
+        return _find_below(below, reference), below
+    path = local_path(reference)
+    if store_folder is None and path.is_absolute():
+        raise SourceError(f"its source {_told(reference)} isn't read unasked, as the store is in no folder; {_GIVE}")
     if store_folder is None:
-        raise SourceError(f"its source {reference} is relative to a folder that isn't on this machine; give a root")
-    return store_folder.resolve().parent / reference
+        raise SourceError(f"its source {_told(reference)} is relative to a folder that isn't on this machine; {_GIVE}")
+    root = store_folder.resolve().parent
+    return root / path, root
 
 
 def _find_below(root: Path, reference: str) -> Path:
@@ -286,7 +305,21 @@ def _find_below(root: Path, reference: str) -> Path:
         found = root.joinpath(*parts[first:])
         if found.exists():
             return found
-    raise SourceError(f"its source {reference} isn't below {root}")
+    raise SourceError(f"its source {_told(reference)} isn't below {root}")
+
+
+def _check_below(root: Path, path: Path, reference: str) -> None:
+    """See that neither a name nor a symbolic link leads out of a folder."""
+    inside = os.path.join(os.path.realpath(root), "")
+    if not os.path.join(os.path.realpath(path), "").startswith(inside):
+        raise SourceError(
+            f"its source {_told(reference)} leads out of {root}, and what a store names is read below that alone; "
+            f"{_GIVE}"
+        )
+
+
+def _told(reference: str) -> str:
+    return printable(shortened(reference))
 
 
 def local_path(place: str | os.PathLike[str]) -> Path:
@@ -299,7 +332,7 @@ def local_path(place: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(place)
     if is_url(text):
-        raise SourceError(f"audio at {name_of(text)} can't be read from here; fetch it first")
+        raise SourceError(f"audio at {_told(text)} can't be read from here; fetch it first")
     if "://" not in text:
         return Path(os.path.expanduser(text))
     try:

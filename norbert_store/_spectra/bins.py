@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from norbert_store._lazy import lazy
 from norbert_store._signature import spelled_out
 from norbert_store._spectra.stft import Stft, whole_number
+from norbert_store._text import shortened, shown
 from norbert_store.errors import FormatError
 
 Magnitude = NDArray[np.floating[Any]]
@@ -419,7 +420,7 @@ def transform_from_config(config: Mapping[str, Any], frequencies: ArrayLike | No
         bands = {key: parameters[key] for key in ("n_mels", "lowest", "bandwidth", "scale")}
         return MelBands(stft, **bands)
     except (KeyError, OverflowError, TypeError, ValueError) as error:
-        raise FormatError(f"the transform {config!r} can't be built again: {error!r}") from error
+        raise FormatError(f"the transform {shown(config)} can't be built again: {shortened(repr(error))}") from error
 
 
 def _slaney_mel(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -439,8 +440,8 @@ def _htk_hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     return 700 * (10 ** (mel / 2595) - 1)
 
 
-# numbers in the matrix of mel filters; 16 times those of 256 bands at an n_fft of 8,192
-_LARGEST_FILTERS = 1 << 24
+# numbers in the matrix of mel filters; four times those of 256 bands at an n_fft of 8,192
+_LARGEST_FILTERS = 1 << 22
 
 _MEL_SCALES = {"slaney": (_slaney_mel, _slaney_hertz), "htk": (_htk_mel, _htk_hertz)}
 

@@ -30,8 +30,8 @@ Spectrum = NDArray[np.complexfloating[Any, Any]]
 
 FRAMES_PER_BLOCK = 256
 
-# A store's attributes are believed only so far: a window is made before anything is read.
-_LARGEST_FRAME = 1 << 22
+# A store's attributes are believed only so far: a window is made before anything is read. A JPEG has no more bins.
+_LARGEST_FRAME = 1 << 17
 
 
 def as_audio(audio: ArrayLike) -> Audio:

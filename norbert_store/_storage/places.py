@@ -51,7 +51,7 @@ def is_url(text: str) -> bool:
     return "://" in text and not _FILE_URL.match(text)
 
 
-def local_path(text: str) -> Path:
+def local_path(place: str | os.PathLike[str]) -> Path:
     """Return the absolute path that a path, perhaps with ``~``, or a file:// URL stands for.
 
     Raises
@@ -64,6 +64,7 @@ def local_path(text: str) -> Path:
     >>> local_path("file:///music/my%20store.zarr").as_posix()
     '/music/my store.zarr'
     """
+    text = os.fspath(place)
     scheme = _FILE_URL.match(text)
     if scheme:
         host, slash, path = text[scheme.end() :].partition("/")

@@ -44,6 +44,7 @@ from norbert_store._spectra.bins import StoredTransform, transform_from_config
 from norbert_store._storage.folder import PARTIAL_SUFFIX
 from norbert_store._storage.lock import LOCK_KEY, WriterLock
 from norbert_store._storage.storage import Storage
+from norbert_store._text import shown
 from norbert_store._write.change import Blocks, block_files, change, row_blocks, settle
 from norbert_store._write.limits import TextSizes, check_readable
 from norbert_store.errors import (
@@ -179,7 +180,7 @@ class Committer:
             document = Document.from_json(storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES) or data, storage.name)
             if document.writes:
                 raise FormatError(
-                    f"{storage.name} has features that this version can't write on: {list(document.writes)}; "
+                    f"{storage.name} has features that this version can't write on: {shown(list(document.writes))}; "
                     "upgrade norbert_store"
                 )
             if check is not None:

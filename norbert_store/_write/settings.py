@@ -9,7 +9,7 @@ import numpy as np
 
 from norbert_store._format.document import Document
 from norbert_store._format.layout import ROWS, SHARD_CHUNKS, Layout
-from norbert_store._format.table import check_text
+from norbert_store._format.table import check_text, name_problem
 from norbert_store._jpeg.encoder import DEFAULT_EFFORT, DEFAULT_QUALITY, check_effort, check_quality
 from norbert_store._jpeg.layout import BLOCK, LARGEST_SIDE
 from norbert_store._spectra.bins import (
@@ -21,6 +21,7 @@ from norbert_store._spectra.bins import (
 )
 from norbert_store._spectra.levels import Curve, PowerCurve
 from norbert_store._spectra.stft import Stft, whole_number
+from norbert_store._text import shown
 
 PIXELS_PER_CHUNK = 256 * 744
 _MOST_CHUNK_FRAMES = 8192
@@ -112,7 +113,11 @@ def _labels(what: str, labels: Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"{what} must be a sequence of names, none of them empty; found {names!r}")
     if len(set(names)) != len(names):
         raise ValueError(f"{what} must name everything once; found {names!r}")
-    return tuple(check_text(f"the name in {what}", name) for name in names)
+    for name in names:
+        problem = name_problem(check_text(f"the name in {what}", name))
+        if problem:
+            raise ValueError(f"{what} must be names that can be read; {shown(name)} {problem}")
+    return names
 
 
 def _channel_labels(channels: int | Sequence[str]) -> tuple[str, ...]:

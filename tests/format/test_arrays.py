@@ -20,10 +20,10 @@ from norbert_store._format.arrays import (
     block_number,
     blocks_of,
     decode_block,
-    empty_block,
     encode_block,
     group_document,
     json_bytes,
+    nothing,
     valid_part,
 )
 from norbert_store._format.shard import with_checksum, without_checksum
@@ -106,7 +106,7 @@ def test_what_is_missing_at_the_end_of_a_block_is_the_fill_value():
 def test_an_array_without_rows_has_no_blocks():
     metadata = array_document([0, 3], "bool", False, ["track", "target"], [4, 3])
     assert list(blocks_of(metadata)) == []
-    assert valid_part(metadata, (0, 0), empty_block(metadata)).shape == (0, 3)
+    assert nothing(metadata).shape == (0, 3)
 
 
 def test_documents_are_json_of_every_parser():

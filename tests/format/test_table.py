@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from norbert_store._format.arrays import LONGEST_TEXT
 from norbert_store._format.table import (
     BASE_COLUMNS,
-    LONGEST_TEXT,
     check_name,
     check_text,
     label_column_of,

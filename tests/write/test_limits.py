@@ -11,7 +11,7 @@ from zarr.storage import MemoryStore
 import norbert_store
 from norbert_store import ReadyBins, verify
 from norbert_store._format import arrays
-from norbert_store._format.table import LONGEST_TEXT
+from norbert_store._format.arrays import LONGEST_TEXT
 from norbert_store._storage.storage import Storage
 from norbert_store.errors import TrackError
 
@@ -145,7 +145,6 @@ def test_too_many_targets_and_channels_for_a_block_are_refused(many):
 def test_too_many_labels_for_one_document_are_refused(options, monkeypatch):
     for module in ("_format.document", "_write.commit"):
         monkeypatch.setattr(f"norbert_store.{module}.MOST_DOCUMENT_BYTES", 60_000)
-    monkeypatch.setattr("norbert_store._format.document.LARGEST_DOCUMENT_BYTES", 60_000)
     store = MemoryStore()
     with norbert_store.create(store, **options()) as writer:
         writer.add("a", AUDIO)
