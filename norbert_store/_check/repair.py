@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,11 @@ from norbert_store._format.document import EXTENT, EXTENT_PARTS, ROOT_KEY, Docum
 from norbert_store._format.layout import MAGNITUDE, ChunkAt, parse_shard_key, shard_key
 from norbert_store._format.shard import (
     CHECKSUM_BYTES,
+    LARGEST_SHARD,
     ChunkPlace,
     ShardIndex,
     checksum_matches,
+    index_bytes,
     largest_chunk,
     pack,
     stored_checksum,
@@ -74,6 +76,7 @@ OnProgress = Callable[[str, int, int], None]
 
 # in levels, root mean square: more is another piece of music, however coarse the tables
 _LARGEST_DIFFERENCE = 32.0
+_SLACK_BYTES = 2**16
 _TABLE = (f"{TRACK_GROUP}/", f"{LABEL_GROUP}/")
 _EXPORT_AGAIN = "nothing else in the store says what it said; export the data set again"
 
@@ -256,9 +259,11 @@ def _mend_extents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> b
     if not lost:
         return False
     rows = Rows.read(snapshot)
-    there = set(snapshot.storage.list(MAGNITUDE))
+    keys = snapshot.storage.list(MAGNITUDE)
+    places = [place for key in keys if (place := parse_shard_key(key)) is not None]
     for block in lost:
         key = block_key(EXTENT, block)
+        there = sorted(number for target, number in places if target == block[0])
         values = _extents_of_shards(snapshot, rows, there, block[0], block[-1])
         data = encode_block(snapshot.arrays[EXTENT], values[np.newaxis])
         try:
@@ -272,29 +277,47 @@ def _mend_extents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> b
 
 
 def _extents_of_shards(
-    snapshot: Snapshot, rows: Rows, there: Collection[str], target: int, block: int
+    snapshot: Snapshot, rows: Rows, there: Iterable[int], target: int, block: int
 ) -> NDArray[np.uint32]:
     """Read off where chunks lie, by the shards that are there: (parts, channels, chunks) of one block of extents."""
     layout, channels = snapshot.layout, len(snapshot.document.channels)
     first = block * layout.positions
     stop = min(first + layout.positions, snapshot.document.chunks)
     values = np.zeros((EXTENT_PARTS, channels, stop - first), np.uint32)
-    for begin, end in layout.by_shard(first, stop):
-        if (key := shard_key(target, layout.shard_of(begin))) not in there:
+    for number in there:
+        begin, end = max(first, layout.first_chunk(number)), min(stop, layout.first_chunk(number + 1))
+        index = _index_of(snapshot, shard_key(target, number)) if begin < end else None
+        if index is None:
             continue
-        data = snapshot.storage.get(key) or b""
-        expected = rows.expected(rows.owners(layout.shard_of(begin)), target)
-        with suppress(DamagedError):
-            index = read_index(snapshot, data, len(data))
-            for channel in range(channels):
-                for chunk in range(begin, end):
-                    within = layout.within_shard(chunk)
-                    # a track that was taken out may have left some
-                    place = index.place(channel, within) if expected[within] else None
-                    if place is not None:
-                        checksum = stored_checksum(data[: sum(place)])
-                        values[:, channel, chunk - first] = *place, checksum
+        expected = rows.expected(rows.owners(number), target)
+        places = {
+            (channel, chunk - first): place
+            for chunk in range(begin, end)
+            for channel in range(channels)
+            # a track that was taken out may have left some
+            if expected[layout.within_shard(chunk)]
+            and (place := index.place(channel, layout.within_shard(chunk))) is not None
+            and place[1] >= CHECKSUM_BYTES
+            and sum(place) < LARGEST_SHARD
+        }
+        ends = [(shard_key(target, number), sum(place) - CHECKSUM_BYTES, CHECKSUM_BYTES) for place in places.values()]
+        for (at, place), checksum in zip(places.items(), snapshot.storage.get_ranges(ends), strict=True):
+            values[:, *at] = *place, stored_checksum(checksum or b"")
     return values
+
+
+def _index_of(snapshot: Snapshot, key: str) -> ShardIndex | None:
+    """Read the index of a shard; None if it isn't whole."""
+    size = index_bytes(len(snapshot.document.channels), snapshot.layout.shard_chunks)
+    try:
+        tail, shard_bytes = snapshot.storage.get_suffix(key, size), snapshot.storage.size(key)
+        return read_index(snapshot, tail or b"", shard_bytes or 0)
+    except DamagedError:
+        return None
+    except StorageError:
+        if snapshot.storage.folder is None:
+            raise
+        return None  # what a failing disk can't read any more can be written anew
 
 
 def _coordinate(document: Document, path: str) -> NDArray[Any] | None:
@@ -417,8 +440,10 @@ class _Shards:
         layout, channels = self.snapshot.layout, len(self.snapshot.document.channels)
         extents = self._extents(target, number)
         shard = _Shard(target, number, rows.owners(number))
-        data = self._bytes(shard.key)
-        index = self._index(data)
+        index = _index_of(self.snapshot, shard.key)
+        # nothing of a shard lies much further behind than its chunks are long together, however long the file is
+        lengths = extents[1].astype(np.int64)
+        data = self._bytes(shard.key, 2 * int(lengths.sum()) + _SLACK_BYTES)
         most = largest_chunk(layout.chunk_frames, layout.bins)
         for within in np.flatnonzero(rows.expected(shard.owners, target)).tolist():
             for channel in range(channels):
@@ -459,26 +484,23 @@ class _Shards:
         owner, number = int(shard.owners[within]), layout.first_chunk(shard.number) + within
         return rows.problem_of(owner, shard.target, number, len(found.levels), found.scale) is None
 
-    def _bytes(self, key: str) -> bytes:
+    def _bytes(self, key: str, most: int) -> bytes:
+        """Read the beginning of a file, as far as that goes."""
         try:
-            return self.storage.get(key) or b""
+            return self.storage.get_range(key, 0, most) or b""
+        except DamagedError:  # it is no file
+            return b""
         except StorageError:
             if self.storage.folder is None:
                 raise
-            return b""  # what a failing disk can't read any more can be written anew
-
-    def _index(self, data: bytes) -> ShardIndex | None:
-        try:
-            return read_index(self.snapshot, data, len(data))
-        except DamagedError:
-            return None
+            return b""
 
     def _write(self, shard: _Shard) -> None:
         """Write a shard; together with its extents, if they are others then."""
         known = self._extents(shard.target, shard.number)
         data, extents = self._packed(shard)
         if np.array_equal(extents, known):
-            if data != self._bytes(shard.key):
+            if data != self._bytes(shard.key, len(data) + 1):
                 self.storage.set(shard.key, data)
             return
         blocks: Blocks = {}
