@@ -271,11 +271,11 @@ def _much(draft: Draft, **layout: int) -> Draft:
     return draft
 
 
-changed("10^12 tracks in large blocks", lambda d: _much(d, rows=2**20).set("tracks", 10**12).fit())
+changed("10^12 tracks in large blocks", lambda d: _much(d, rows=2**16).set("tracks", 10**12).fit())
 changed("10^6 tracks in blocks of one", lambda d: _much(d, rows=1).set("tracks", 10**5).fit())
-changed("as many tracks as rows", lambda d: _much(d, rows=2**20).set("tracks", 2**20).fit())
-changed("2^40 chunks", lambda d: _much(d, positions=2**20).set("chunks", 2**40).fit())
-changed("2^30 chunks in shards of one", lambda d: _much(d, positions=2**20, shard_chunks=1).set("chunks", 2**30).fit())
+changed("as many tracks as rows", lambda d: _much(d, rows=2**16).set("tracks", 2**16).fit())
+changed("2^40 chunks", lambda d: _much(d, positions=2**16).set("chunks", 2**40).fit())
+changed("2^30 chunks in shards of one", lambda d: _much(d, positions=2**16, shard_chunks=1).set("chunks", 2**30).fit())
 changed("2^50 chunks a shard", lambda d: _much(d, shard_chunks=2**50))
 changed("2^20 chunks a shard", lambda d: _much(d, shard_chunks=2**20))
 changed("2^18 chunks a shard", lambda d: _much(d, shard_chunks=2**18))

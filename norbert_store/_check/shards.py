@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from operator import itemgetter
 from typing import TypeVar
 
@@ -39,6 +40,7 @@ _BUFFER_BYTES = 32 << 20
 _RUN_BYTES = 4 << 20
 _AHEAD = 4
 _PROGRESS_SECONDS = 0.1
+MOST_CHUNK_FAULTS = 10_000
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -51,27 +53,33 @@ _Spans = dict[tuple[int, int, int], list[ChunkPlace]]
 
 
 def shard_faults(
-    snapshot: Snapshot, rows: Rows, shards: Sequence[int], decode: bool, workers: int, on_progress: OnProgress | None
+    snapshot: Snapshot, rows: Rows, shards: Sequence[range], decode: bool, workers: int, on_progress: OnProgress | None
 ) -> list[Fault]:
     """Check the shards of all targets at some positions; see `norbert_store._check.verify.verify`."""
     check = _ShardCheck(snapshot, rows, decode, min(_RUN_BYTES, _BUFFER_BYTES // workers))
-    files, done, told = len(shards) * len(snapshot.document.targets), 0, 0.0
+    files, done, told = sum(map(len, shards)) * len(snapshot.document.targets), 0, 0.0
     faults: list[_Ordered] = []
     with ThreadPoolExecutor(workers) as pool:
-        places = ((target, shard) for shard in shards for target in range(len(snapshot.document.targets)))
+        targets = range(len(snapshot.document.targets))
+        places = ((target, shard) for shard in chain.from_iterable(shards) for target in targets)
         begun = _in_parallel(pool, check.begin, places, workers)
-        for run, found in _in_parallel(pool, check.read, (run for runs in begun for run in runs), workers):
+        read = _in_parallel(pool, check.read, (run for runs in begun for run in runs), workers)
+        for run, found in read:
             faults += found
             done += run.last
+            if len(faults) >= MOST_CHUNK_FAULTS:
+                break
             if on_progress and run.last and (done == files or time.monotonic() - told >= _PROGRESS_SECONDS):
                 told = time.monotonic()
                 on_progress(done, files)
+        read.close()
+        begun.close()
     return [fault for _, fault in sorted(faults, key=itemgetter(0))]
 
 
 def _in_parallel(
     pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
-) -> Iterator[_Result]:
+) -> Generator[_Result, None, None]:
     """Call a function for each item, some items ahead of what is asked for; results come in order."""
     waiting: deque[Future[_Result]] = deque()
     try:

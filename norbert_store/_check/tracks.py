@@ -57,6 +57,7 @@ class Rows:
         first = layout.chunk_of(start).clip(0, end)
         # larger sums would wrap around
         stop = (layout.chunk_of(start) + np.minimum(layout.chunks(frames), end)).clip(0, end)
+        stop = np.where(frames > MOST_FRAMES, first, stop)
         return cls(snapshot.document, first, stop, frames, snapshot.column("present"), snapshot.column("scale"))
 
     def some(self, rows: NDArray[np.int64]) -> Rows:
@@ -65,12 +66,18 @@ class Rows:
             self.document, self.first[rows], self.stop[rows], self.frames[rows], self.present[rows], self.scale[rows]
         )
 
-    def shards(self, rows: Sequence[int] | slice = slice(None)) -> list[int]:
+    def shards(self, rows: Sequence[int] | slice = slice(None)) -> list[range]:
         """Positions along the packed axis of all shards that tracks (all, or those of some rows) have a part in."""
         layout, first, stop = self.document.layout, self.first[rows], self.stop[rows]
         there = stop > first
         spans = zip(layout.shard_of(first[there]).tolist(), layout.shards(stop[there]).tolist(), strict=True)
-        return sorted({shard for begin, end in spans for shard in range(begin, end)})
+        found: list[range] = []
+        for begin, end in sorted(spans):
+            if found and begin <= found[-1].stop:
+                found[-1] = range(found[-1].start, max(end, found[-1].stop))
+            else:
+                found.append(range(begin, end))
+        return found
 
     def owners(self, shard: int) -> NDArray[np.int64]:
         """For each chunk of a shard, the row of the track that it belongs to; -1 where it is no track's."""

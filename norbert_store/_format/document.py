@@ -59,7 +59,7 @@ EXTENT_PARTS = 3  # offset, length, CRC-32C
 JPEG = "norbert_store.jpeg"
 
 LARGEST_NUMBER = 2**53
-LARGEST_BLOCK = 2**20
+LARGEST_BLOCK = 2**16
 MOST_NAMES = 4096  # of targets, of channels and of labels
 MOST_BLOCKS = 2**20  # of all small arrays together
 LARGEST_INDEX = 2**18  # entries for the chunks of a shard
@@ -275,9 +275,13 @@ class Document:
         except DamagedError as error:
             raise DamagedError(f"the file can't be read: {error}") from error
         valid = valid_part(metadata, block, whole)
-        if block_sum(self.id, path, block, valid) != self.sums[path][block_number(metadata, block)]:
+        if not self.knows(path, block, valid):
             raise DamagedError("the file isn't that of this state of the store: its checksum is another one")
         return valid
+
+    def knows(self, path: str, block: Sequence[int], values: NDArray[Any]) -> bool:
+        """Whether the valid values of a block are those of this state."""
+        return block_sum(self.id, path, block, values) == self.sums[path][block_number(self.arrays()[path], block)]
 
     def with_blocks(self, blocks: Mapping[tuple[str, tuple[int, ...]], NDArray[Any]]) -> Document:
         """Return a document whose checksums are those of some blocks, and of all others as they were.
@@ -544,7 +548,7 @@ def _layout_faults(layout: Any) -> list[str]:
     if not isinstance(layout, dict) or layout.keys() != set(_LAYOUT):
         return [f"'layout' must be an object of {', '.join(_LAYOUT)}; found {shown(layout)}"]
     limits = {"bins": LARGEST_SIDE, "chunk_frames": LARGEST_SIDE, "rows": LARGEST_BLOCK, "positions": LARGEST_BLOCK}
-    limits["shard_chunks"] = LARGEST_BLOCK
+    limits["shard_chunks"] = LARGEST_INDEX
     faults = [
         f"'layout' must have {key} from 1 to {most}, found {shown(layout[key])}"
         for key, most in limits.items()
