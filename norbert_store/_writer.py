@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from norbert_store._format.document import Document
+from norbert_store._format.document import LARGEST_NUMBER, Document
 from norbert_store._format.table import Column, Label
 from norbert_store._signature import spelled_out
 from norbert_store._sources.stems import Stems, TrackStems, check_target
@@ -303,7 +303,11 @@ class Writer:
         return (frames - 1) * stft.hop + (0 if stft.centred else stft.n_fft)
 
     def _check_samples(self, samples: int, frames: int) -> None:
-        """Check what `Track.to_audio` depends on."""
+        """Check what `Track.to_audio` depends on, and that the table can hold it."""
+        if samples >= LARGEST_NUMBER:
+            raise MagnitudeError(
+                f"a track has fewer than 2^53 samples, found {samples}; give samples=, or a smaller hop"
+            )
         if isinstance(self.transform, ReadyBins):
             return
         expected = self.transform.stft.frame_count(samples)

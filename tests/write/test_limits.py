@@ -13,7 +13,7 @@ from norbert_store import ReadyBins, verify
 from norbert_store._format import arrays
 from norbert_store._format.arrays import LONGEST_TEXT
 from norbert_store._storage.storage import Storage
-from norbert_store.errors import TrackError
+from norbert_store.errors import MagnitudeError, TrackError
 
 AUDIO = {"mixture": np.zeros((300, 2))}
 FEW_BYTES = 200_000
@@ -121,6 +121,17 @@ def test_a_description_that_nobody_could_read_is_refused(parameters, message):
     with pytest.raises(ValueError, match=message):
         norbert_store.create(store, targets=["mixture"], transform=transform)
     assert Storage(store).is_empty()
+
+
+@pytest.mark.parametrize(("hop", "samples"), [(2**60, None), (100, 2**53), (100, 2**62)])
+def test_a_track_has_a_number_of_samples_that_every_reader_can_hold(hop, samples):
+    store = MemoryStore()
+    transform = ReadyBins("mine", 8000, hop, [10.0, 20.0, 30.0])
+    with norbert_store.create(store, targets=["mixture"], channels=1, transform=transform) as writer:
+        writer.add_magnitudes("a", {"mixture": np.zeros((1, 4, 3))}, samples=2**53 - 1)
+        with pytest.raises(MagnitudeError, match=r"a track has fewer than 2\^53 samples, found \d+"):
+            writer.add_magnitudes("b", {"mixture": np.zeros((1, 8, 3))}, samples=samples)
+    assert [track.samples for track in norbert_store.open(store)] == [2**53 - 1]
 
 
 def test_metadata_is_as_deep_as_readers_take_it(options):
