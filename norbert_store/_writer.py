@@ -324,7 +324,8 @@ class Writer:
         """Begin a bundle at the next shard's beginning."""
         committer = self._committer
         first_chunk = committer.document.layout.whole_shards(next_chunk)
-        return Bundle(committer.storage, committer.document, self.transform, first_chunk)
+        left_behind = committer.left_behind
+        return Bundle(committer.storage, committer.document, self.transform, first_chunk, left_behind=left_behind)
 
     def _finish_bundle(self) -> None:
         if self._rows:

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from norbert_store._spectra.levels import HIGHEST
 from norbert_store._spectra.stft import StftStream
 from norbert_store._storage.folder import LocalKeys
 from norbert_store._storage.storage import Storage
+from tests.servers import Proxy, proxy, s3_server
 
 # Other examples in every run, and no test fails because a machine is busy. What fails is kept in .hypothesis and tried
 # first from then on; with "ci" it is printed instead, and who starts the run chooses its seed.
@@ -37,8 +39,9 @@ RATE = 8000
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let all mixed states be tried."""
-    parser.addoption("--all-states", action="store_true", help="try all mixed states of two stores, not some at random")
+    """Let all mixed states be tried, and all writes at which writers are cut off or late."""
+    text = "try all mixed states, and all writes at which writers are cut off or late, not some at random"
+    parser.addoption("--all-states", action="store_true", help=text)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -250,3 +253,15 @@ def local_reads(monkeypatch) -> Counter[str]:
 
     monkeypatch.setattr(LocalKeys, "get", counted)
     return seen
+
+
+@pytest.fixture(scope="session")
+def front() -> Iterator[Proxy]:
+    """The proxy in front of an S3 server; URLs lead to it.
+
+    There is one for all tests: s3fs remembers where it has found its server.
+    """
+    with s3_server() as s3, proxy(s3.endpoint) as made, pytest.MonkeyPatch.context() as patch:
+        for name, value in s3.behind(made).environment.items():
+            patch.setenv(name, value)
+        yield made

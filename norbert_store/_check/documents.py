@@ -19,18 +19,10 @@ from norbert_store.errors import DamagedError, StorageError
 _GROWING = ("track", "frame", "chunk")
 
 
-def documents(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
-    """Return the documents of all arrays and groups below the root, by key, as the root's document says them."""
-    return _nodes(json.loads(snapshot.document.to_json()))
-
-
-def _nodes(root: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {f"{path}/{ROOT_KEY}": node for path, node in root["consolidated_metadata"]["metadata"].items()}
-
-
 def root_faults(snapshot: Snapshot) -> Iterator[Fault]:
     """What only other programs read of the root's ``zarr.json``: it follows from the document."""
-    found, expected = read_json(snapshot.root_bytes), json.loads(snapshot.document.to_json())
+    written = snapshot.document.to_json(not snapshot.storage.is_session)
+    found, expected = read_json(snapshot.root_bytes), json.loads(written)
     differing = [
         key
         for key, value in expected.items()
@@ -48,7 +40,7 @@ def pending_faults(snapshot: Snapshot) -> Iterator[Fault]:
 
 def document_faults(snapshot: Snapshot) -> Iterator[Fault]:
     """Every array and group has a document of its own, for programs that don't know consolidated metadata."""
-    for key, expected in documents(snapshot).items():
+    for key, expected in snapshot.document.nodes().items():
         try:
             found = snapshot.storage.get(key, MOST_DOCUMENT_BYTES)
         except (DamagedError, StorageError) as error:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from PIL.JpegImagePlugin import JpegImageFile
 from zarr.storage import MemoryStore
 
-from norbert_store._check.documents import coordinate_key, documents
+from norbert_store._check.documents import coordinate_key
 from norbert_store._check.report import Fault, Report
 from norbert_store._check.shards import read_index
 from norbert_store._check.tracks import NOBODY, Rows
@@ -61,7 +62,7 @@ from norbert_store._storage.lock import WriterLock
 from norbert_store._storage.storage import Location, Storage
 from norbert_store._write.bundle import Bundle
 from norbert_store._write.change import Blocks, block_files, change, row_blocks, settle
-from norbert_store._write.commit import array_documents
+from norbert_store._write.commit import check_writable
 from norbert_store.errors import (
     AudioError,
     DamagedError,
@@ -140,10 +141,10 @@ def repair(
     storage = Storage(location, read_only=False)
     _open(storage)  # so that no lock is left where there is no store
     with _writing(storage) as lock:
-        snapshot = _open(storage)
-        done = _Done(mended=list(snapshot.document.pending))  # of a change that was cut off
-        if settle(storage, snapshot.document).revision != snapshot.document.revision:
-            snapshot = _open(storage)
+        settled = settle(storage, partial(check_writable, storage))
+        done = _Done(mended=list(settled.finished))
+        snapshot = Snapshot(storage, settled.document)
+        snapshot.root_bytes = settled.root_bytes
         workers = os.cpu_count() or 1
         faults = faults_of(snapshot, None, True, workers, _step("checking", progress))
         if not faults:
@@ -184,8 +185,7 @@ def _open(storage: Storage) -> Snapshot:
         snapshot = Snapshot.open(storage)
     except FormatError as error:
         raise FormatError(f"{error}. This can't be repaired: {_EXPORT_AGAIN}") from None
-    if snapshot.document.writes:
-        raise FormatError(f"{snapshot.name} has features that this version can't write on; upgrade norbert_store")
+    check_writable(storage, snapshot.document)
     return snapshot
 
 
@@ -203,17 +203,17 @@ def _writing(storage: Storage) -> Iterator[WriterLock]:
 
 def _mend_documents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> None:
     """Write again what the root's document says; tell what it doesn't."""
-    storage, written = snapshot.storage, documents(snapshot)
+    storage, written = snapshot.storage, snapshot.document.nodes()
     coordinates = {coordinate_key(path): path for path in ("target", "channel", "frequency")}
     for key, problem in {fault.key: fault.problem for fault in faults if fault.track is None}.items():
         if key == ROOT_KEY:  # all that readers depend on is there, or it couldn't be read
-            storage.set(key, snapshot.document.to_json())
+            storage.commit(key, snapshot.document.to_json(not storage.is_session))
             done.mended.append(key)
         elif key in written:
-            storage.set(key, json_bytes(written[key]))
+            storage.write(key, json_bytes(written[key]))
             done.mended.append(key)
         elif key in coordinates and (values := _coordinate(snapshot.document, coordinates[key])) is not None:
-            storage.set(key, encode_block(snapshot.arrays[coordinates[key]], values))
+            storage.write(key, encode_block(snapshot.arrays[coordinates[key]], values))
             done.mended.append(key)
         elif parse_shard_key(key) is None and not key.startswith(EXTENT):
             done.failed.append((key, f"{problem}; {_EXPORT_AGAIN}"))
@@ -231,7 +231,7 @@ def _mend_scales(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> bo
             snapshot.document.check_block(SCALE, block, data)
         except (DamagedError, JpegError):
             continue  # told with whatever else can't be mended
-        snapshot.storage.set(key, data)
+        snapshot.storage.write(key, data)
         done.mended.append(key)
     return len(done.mended) > mended
 
@@ -267,7 +267,7 @@ def _mend_extents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> b
         there = sorted(number for target, number in places if target == block[0])
         values = _extents_of_shards(snapshot, rows, there, block[0], block[-1])
         if snapshot.document.knows(EXTENT, block, values[np.newaxis]):
-            snapshot.storage.set(key, encode_block(snapshot.arrays[EXTENT], values[np.newaxis]))
+            snapshot.storage.write(key, encode_block(snapshot.arrays[EXTENT], values[np.newaxis]))
             done.mended.append(key)
         else:
             done.failed.append((key, f"the file is damaged, and so are shards that tell the same; {_EXPORT_AGAIN}"))
@@ -499,7 +499,7 @@ class _Shards:
         data, extents = self._packed(shard)
         if np.array_equal(extents, known):
             if data != self._bytes(shard.key, len(data) + 1):
-                self.storage.set(shard.key, data)
+                self.storage.write(shard.key, data)
             return
         blocks: Blocks = {}
         self._put_extents(blocks, shard.target, shard.number, extents)
@@ -672,7 +672,7 @@ def _drop(shards: _Shards, done: _Done) -> set[int]:
     document = document.with_blocks(blocks)
     shards.lock.renew()
     document = change(shards.storage, document, {**files, **block_files(document, blocks)})
-    for key, node in array_documents(document).items():
+    for key, node in document.nodes().items():
         shards.storage.set(key, json_bytes(node))
     done.dropped = names
     return set(chain.from_iterable(shards.rows.shards(lost)))

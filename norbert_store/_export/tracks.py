@@ -35,7 +35,7 @@ from norbert_store._spectra.bins import StoredTransform, transform_from_config
 from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location, Storage
 from norbert_store._write.bundle import Bundle, Place
-from norbert_store._write.commit import Committer, Extents, Row, clear_leftovers
+from norbert_store._write.commit import Committer, Extents, Row, check_leftovers
 from norbert_store._write.settings import CreateOptions, new_document
 from norbert_store.errors import (
     AudioError,
@@ -115,7 +115,7 @@ def export_tracks(
     run = _Export(tracks, skip_broken, update, progress)
     with _executor(workers, storage) as executor:
         committer = _resumed(storage, wanted, run) if resume or update else None
-        with committer or _begun(storage, wanted, run) as committer:
+        with committer or _begun(storage, wanted, run, resume or update) as committer:
             bundles = run.check_rows(run.plan(committer, bundle_tracks), committer)
             try:
                 with closing(run.encode(bundles, committer, executor)) as encoded:
@@ -373,7 +373,8 @@ class _Export:
         self, bundles: Sequence[PlannedBundle], committer: Committer, executor: Executor | None
     ) -> Generator[_Encoded, None, None]:
         """Encode all bundles; yield what became of the tracks of each."""
-        task = partial(_encode_bundle, committer.storage, committer.document, self._skip_broken)
+        left_behind = committer.left_behind
+        task = partial(_encode_bundle, committer.storage, committer.document, left_behind, self._skip_broken)
         if executor is not None:
             self._tell("", [])
             with closing(in_order(executor, task, bundles)) as encoded:
@@ -466,13 +467,14 @@ class _Export:
 def _encode_bundle(
     storage: Storage,
     document: Document,
+    left_behind: set[str],
     skip_broken: bool,
     planned: PlannedBundle,
     on_track: Callable[[str, Sequence[Place | str]], None] | None = None,
 ) -> _Encoded:
     """Read, encode and write the tracks of a bundle, on whatever machine; return where each lies, or why it doesn't."""
     transform = transform_from_config(document.transform)
-    bundle = Bundle(storage, document, transform, planned.first_chunk, planned.end_chunk)
+    bundle = Bundle(storage, document, transform, planned.first_chunk, planned.end_chunk, left_behind)
     results: list[Place | str] = []
     for track in planned.tracks:
         if on_track:
@@ -512,6 +514,8 @@ def _executor(workers: Workers, storage: Storage) -> Iterator[Executor | None]:
         workers = whole_number("workers", workers, at_least=1)
     if storage.in_memory and workers not in (None, 1) and not isinstance(workers, ThreadPoolExecutor):
         raise ValueError("other processes can't write into the memory of this one; give a folder or a URL")
+    if storage.is_session and workers not in (None, 1):
+        raise ValueError("a session of icechunk is written by this process alone; leave workers out")
     if isinstance(workers, int) and workers > 1:
         with process_pool(workers) as pool:
             yield pool
@@ -519,13 +523,13 @@ def _executor(workers: Workers, storage: Storage) -> Iterator[Executor | None]:
         yield None if isinstance(workers, int) else workers
 
 
-def _begun(storage: Storage, wanted: _Wanted, run: _Export) -> Committer:
+def _begun(storage: Storage, wanted: _Wanted, run: _Export, over_leftovers: bool) -> Committer:
     """Begin a new store, once the lengths of all tracks are known."""
     headers, info = run.first_headers()
     shard_chunks = shard_size(bundle_size(run.tracks, len(wanted.targets)), info)
     document, transform = wanted.document(info.rate, info.channels, shard_chunks)
     run.read_headers(document, transform, headers)
-    return Committer.new(storage, document, transform)
+    return Committer.new(storage, document, transform, over_leftovers)
 
 
 def _resumed(storage: Storage, wanted: _Wanted, run: _Export) -> Committer | None:
@@ -540,7 +544,7 @@ def _resumed(storage: Storage, wanted: _Wanted, run: _Export) -> Committer | Non
     try:
         committer = Committer.of(storage, check)
     except StoreNotFoundError:
-        clear_leftovers(storage)
+        check_leftovers(storage)
         return None
     try:
         there = run.compare(committer, asked[0])

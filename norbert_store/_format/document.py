@@ -53,6 +53,7 @@ CHECKSUM = "norbert_store_crc32c"
 DIMENSIONS = ("target", "channel", "frame", "frequency")
 CHUNK_GROUP = "chunk"
 EXTENT = f"{CHUNK_GROUP}/extent"
+GROUPS = (TRACK_GROUP, LABEL_GROUP, CHUNK_GROUP)
 EXTENT_PARTS = 3  # offset, length, CRC-32C
 
 # as in norbert_store.codecs, which isn't imported here: it loads the encoder, and opening a store must not
@@ -189,14 +190,14 @@ class Document:
             **self.about,
         }
 
-    def to_json(self) -> bytes:
-        """Write the root's ``zarr.json``."""
-        groups = {path: group_document() for path in (TRACK_GROUP, LABEL_GROUP, CHUNK_GROUP)}
+    def to_json(self, consolidated: bool = True) -> bytes:
+        """Write the root's ``zarr.json``, with the metadata of all arrays and groups or without."""
         text = json.dumps(self.attributes, allow_nan=False, ensure_ascii=False)
         document = group_document()
         document["attributes"] = {ATTRIBUTE: text, CHECKSUM: checksum(text)}
-        nodes = {**self.arrays(), **groups}
-        document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": nodes}
+        if consolidated:
+            nodes = {**self.arrays(), **{path: group_document() for path in GROUPS}}
+            document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": nodes}
         data = json_bytes(document)
         if len(data) > MOST_DOCUMENT_BYTES:
             raise FormatError(
@@ -204,6 +205,11 @@ class Document:
                 "many labels, targets or tracks"
             )
         return data
+
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """Return the ``zarr.json`` of all groups and arrays below the root, by key; groups before what is in them."""
+        nodes = {**{path: group_document() for path in GROUPS}, **self.arrays()}
+        return {f"{path}/{ROOT_KEY}": node for path, node in nodes.items()}
 
     # ---- metadata of arrays, which follows from it
 

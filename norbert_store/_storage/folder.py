@@ -164,14 +164,14 @@ class LocalKeys:
         data = self.get(key, most=most)
         return None if data is None else (data, None)
 
-    def create(self, key: str, data: bytes) -> bool:
-        """Write a file, unless there is one; tell whether it holds these bytes now."""
+    def create(self, key: str, data: bytes) -> str | None:
+        """Write a file, unless there is one; return the tag that no file has if it holds these bytes now, else None."""
         size = self.size(key)
         if size is None:
             self.set(key, data)
-        return size is None or (size == len(data) and self.get(key) == data)
+        return "" if size is None or (size == len(data) and self.get(key) == data) else None
 
-    def replace(self, key: str, data: bytes, tag: str | None) -> None:
+    def replace(self, key: str, data: bytes, tag: str | None, once: bool = False) -> None:
         """Write a file."""
         self.set(key, data)
 

@@ -63,11 +63,13 @@ class Keys(Readable, Protocol):
     def get_with_tag(self, key: str, most: int | None = None) -> tuple[bytes, str | None] | None:
         """Read a key whole, and tell its tag; None where there is no such key."""
 
-    def create(self, key: str, data: bytes) -> bool:
-        """Write a key, unless there is one; tell whether it holds these bytes now."""
+    def create(self, key: str, data: bytes) -> str | None:
+        """Write a key, unless there is one; return its tag if it holds these bytes now, else None."""
 
-    def replace(self, key: str, data: bytes, tag: str | None) -> str | None:
+    def replace(self, key: str, data: bytes, tag: str | None, once: bool = False) -> str | None:
         """Write a key that nobody has written since it was read with its tag; return its new one.
+
+        If ``once``, these bytes in its place aren't taken for one's own.
 
         Raises
         ------

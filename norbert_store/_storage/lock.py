@@ -71,12 +71,13 @@ class WriterLock:
         look_seconds: float = 30.0,
         stale_seconds: float = 3600.0,
     ) -> None:
-        local = storage.local
-        self._lock = (
-            _KeyLock(storage, renew_seconds, look_seconds, stale_seconds)
-            if local is None
-            else _FileLock(local, storage.name)
-        )
+        self._lock: _FileLock | _KeyLock | _NoLock
+        if storage.is_session:
+            self._lock = _NoLock()
+        elif storage.local is not None:
+            self._lock = _FileLock(storage.local, storage.name)
+        else:
+            self._lock = _KeyLock(storage, renew_seconds, look_seconds, stale_seconds)
 
     def renew(self) -> None:
         """See that nobody took the holder for dead; called before each commit.
@@ -91,6 +92,16 @@ class WriterLock:
     def release(self) -> None:
         """Let the next one write."""
         self._lock.release()
+
+
+class _NoLock:
+    """A session is its writer's alone; of two, the one that is committed later is refused."""
+
+    def renew(self) -> None:
+        """Do nothing."""
+
+    def release(self) -> None:
+        """Do nothing."""
 
 
 class _FileLock:

@@ -9,8 +9,9 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from zarr.abc.store import Store
-from zarr.storage import FsspecStore, ObjectStore
+from zarr.storage import FsspecStore, ObjectStore, StorePath
 
+from norbert_store._storage.places import is_session
 from norbert_store._storage.remote import RemoteKeys
 from norbert_store._storage.zarr_keys import ZarrKeys
 from norbert_store.errors import StorageError
@@ -69,6 +70,10 @@ def keys_in_store(store: Store, name: str, path: str = "") -> RemoteKeys:
             from norbert_store._storage.web import WebKeys
 
             return WebKeys(_below(store.path, path), name, 1, store.fs)
+    if is_session(StorePath(store)):
+        from norbert_store._storage.sessions import SessionKeys
+
+        return SessionKeys(store, name, 1, path)
     return ZarrKeys(store, name, 1, path)
 
 

@@ -80,11 +80,16 @@ def name_of(location: Any) -> str:
     """Name a location for people: a URL without its query and password, which may be secrets."""
     if isinstance(location, zarr.Group):
         location = location.store_path
-    text = str(location)
+    text = " ".join(str(location).split())
     if not isinstance(location, str) or not is_url(text) or "::" in text:
         return text
     parts = urlsplit(text)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def is_session(place: Place) -> bool:
+    """Whether a place is a session of icechunk: what is written to it becomes visible when the session is committed."""
+    return isinstance(place, StorePath) and type(place.store).__module__.partition(".")[0] == "icechunk"
 
 
 def is_zip(place: Place) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -20,12 +21,15 @@ from norbert_store._storage.adapter import KeysStore
 from norbert_store._storage.folder import PARTIAL_SUFFIX, LocalKeys
 from norbert_store._storage.keys import Keys, Readable
 from norbert_store._storage.opening import is_forked, keys_at_url, keys_in_store, reopened
-from norbert_store._storage.places import Location, is_zip, name_of, place_of
+from norbert_store._storage.places import Location, is_session, is_zip, name_of, place_of
 from norbert_store._storage.zarr_keys import ZarrKeys
 from norbert_store._storage.zipped import ZipKeys
-from norbert_store.errors import StorageError, StoreNotFoundError
+from norbert_store.errors import StorageError, StoreInUseError, StoreNotFoundError
 
 __all__ = ["Location", "Storage"]
+
+
+_ROUNDS = 3
 
 
 class Guard(Protocol):
@@ -66,16 +70,20 @@ class Storage:
         self._is_zip = is_zip(self._place)
         self.local = LocalKeys(self._place) if isinstance(self._place, Path) and not self._is_zip else None
         """The files, if it is a folder on this machine."""
+        self.is_session = is_session(self._place)
+        """Whether it is a session of icechunk: what is written becomes visible when the session is committed."""
         self._opened: Readable | None = None
         self._process = 0
         self._guard: Guard | None = None
+        self._seen: dict[str, str] = {}  # tags of what was last read to be replaced, or written
+        self._sent: dict[str, bytes] = {}  # what was to be committed, and perhaps was
 
     def __repr__(self) -> str:
         return f"Storage({self.name!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         # what is open may hold connections and threads: the process that unpickles this opens its own
-        return {**self.__dict__, "_opened": None}
+        return {**self.__dict__, "_opened": None, "_seen": {}, "_sent": {}}
 
     def guard(self, guard: Guard | None) -> None:
         """Have this called with the storage before every write and every deletion, here and in copies; None ends it."""
@@ -85,6 +93,7 @@ class Storage:
         """Return the same place, to be written by who guards it."""
         found = copy.copy(self)
         found._guard, found._opened, found._process = None, self._opened, self._process
+        found._seen, found._sent = {}, {}
         return found
 
     @property
@@ -222,28 +231,25 @@ class Storage:
         bool
             Whether the key holds these bytes now: because they were written, or were there already.
         """
-        return self._keys_to_write.create(key, data)
+        return self._keys_to_write.create(key, data) is not None
 
-    def create_anew(self, key: str, data: bytes) -> None:
-        """Write a key that nobody depends on: other bytes, which somebody has left behind there, are deleted.
-
-        Raises
-        ------
-        StoreInUseError
-            If they aren't left behind, but written by who has taken the lock over.
-        """
-        while not self.create(key, data):
-            if self._guard is not None:
-                self._guard.now(self)
-            self.delete(key)
-
-    def replace(self, key: str, data: bytes, tag: str | None) -> str | None:
+    def replace(self, key: str, data: bytes, tag: str | None, once: bool = False) -> str | None:
         """Write a key that nobody has written since it was read with its tag.
 
         Readers see the old bytes or the new ones, nothing between.
 
         On S3, by s3fs or obstore, the server compares; elsewhere the tag is compared just before the write, which
         tells a writer that is late by more than a moment. In a folder there is nothing to be compared.
+
+        Parameters
+        ----------
+        key : str
+        data : bytes
+        tag : str, optional
+            As `get_with_tag` and this gave it.
+        once : bool
+            Whether it is refused also if these bytes are there already. Else they are taken for one's own, whose answer
+            was lost.
 
         Returns
         -------
@@ -255,7 +261,125 @@ class Storage:
         StoreInUseError
             If somebody else has written it, and not these bytes.
         """
-        return self._keys_to_write.replace(key, data, tag)
+        return self._keys_to_write.replace(key, data, tag, once)
+
+    # ---- as the store's one writer
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether nobody else can write here meanwhile: a folder that the system locks, or a session."""
+        return self.local is not None or self.is_session
+
+    @property
+    def may_delete(self) -> bool:
+        """Whether what was left behind may be deleted: nobody takes this writer for dead, and writes in its place."""
+        return self.is_exclusive or self._guard is None
+
+    def look(self) -> None:
+        """See that the lock is this writer's still, where there is one to be looked at.
+
+        Raises
+        ------
+        StoreInUseError
+            If it isn't.
+        """
+        if self._guard is not None:
+            self._guard.now(self)
+
+    def get_for_update(self, key: str, most: int | None = None) -> bytes | None:
+        """All bytes of a key, as `get`; what is written there from now on replaces these, and no others."""
+        found = self.get_with_tag(key, most)
+        self._remember(key, None if found is None else found[1])
+        return None if found is None else found[0]
+
+    def commit(self, key: str, data: bytes, once: bool = False) -> None:
+        """Write a key in the place of what was last read or written there, or where nothing was.
+
+        Raises
+        ------
+        StoreInUseError
+            If somebody else has written it since, and not these bytes. With ``once``, also if these are there.
+        """
+        if self.is_exclusive:
+            self.set(key, data)
+            return
+        tag = self._seen.get(key)
+        try:
+            self._remember(key, self._commit(key, data, tag, once))
+        except StorageError:  # it may be there all the same
+            self._sent[key] = data
+            raise
+        self._sent.pop(key, None)
+
+    def _commit(self, key: str, data: bytes, tag: str | None, once: bool) -> str | None:
+        try:
+            if tag is not None:
+                return self.replace(key, data, tag, once)
+            tag = self._keys_to_write.create(key, data)
+            if tag is not None:
+                return tag
+            raise StoreInUseError(f"{self.name}: somebody else has written {key} in the meantime; open the store again")
+        except StoreInUseError:
+            there = self.get_with_tag(key) if key in self._sent else None
+            if there is None or there[0] != self._sent[key]:
+                raise
+            return self.replace(key, data, there[1], once)
+
+    def create_anew(self, key: str, data: bytes) -> None:
+        """Write a key once that belongs to no committed state yet, as `write` does; it won't be replaced."""
+        if self.is_exclusive or not self.create(key, data):
+            self.overwrite(key, data)
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a key that belongs to no committed state, or follows from one, whatever others have left behind there.
+
+        Raises
+        ------
+        StoreInUseError
+            If it isn't left behind, but written by who has taken the lock over.
+        """
+        if self.is_exclusive:
+            self.set(key, data)
+            return
+        tag = self._seen.pop(key, None)
+        if tag is None:
+            tag = self._keys_to_write.create(key, data)
+        else:
+            try:
+                tag = self.replace(key, data, tag)
+            except StoreInUseError:
+                tag = None
+        if tag is None:
+            self.overwrite(key, data)
+        else:
+            self._remember(key, tag)
+
+    def overwrite(self, key: str, data: bytes) -> None:
+        """Write a key, as `write`, of which it is known that something is there."""
+        if self.is_exclusive:
+            self.set(key, data)
+            return
+        for _ in range(_ROUNDS):
+            there = self.get_with_tag(key)
+            if there is not None and there[0] == data:
+                self._remember(key, there[1])
+                return
+            # after the tag was read: what another one commits from now on has another tag
+            self.look()
+            with suppress(StoreInUseError):
+                tag = self._keys_to_write.create(key, data) if there is None else self.replace(key, data, there[1])
+                if tag is not None:
+                    self._remember(key, tag)
+                    return
+        raise StoreInUseError(f"{self.name}: somebody else goes on writing {key}; nothing of theirs was overwritten")
+
+    def _remember(self, key: str, tag: str | None) -> None:
+        if tag is None:
+            self._seen.pop(key, None)
+        else:
+            self._seen[key] = tag
+
+    # ---- whoever writes
 
     @property
     def _keys_to_write(self) -> Keys:
@@ -280,6 +404,7 @@ class Storage:
 
     def delete(self, key: str) -> None:
         """Delete a key, if it is there."""
+        self._seen.pop(key, None)
         self._keys_to_write.delete(key)
 
     def is_empty(self) -> bool:

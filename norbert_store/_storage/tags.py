@@ -18,7 +18,7 @@ from zarr.storage import FsspecStore, ObjectStore
 
 from norbert_store._storage.remote import LastingError
 
-_CONFLICT = "ConditionalRequestConflict"
+_OWN_TAG = "sha256:"
 
 
 class RefusedError(LastingError):
@@ -36,8 +36,8 @@ class Tags(ABC):
     def __init__(self, store: Any) -> None:
         self._store = store
 
-    async def create(self, key: str, data: bytes) -> None:
-        """Write a key that isn't there.
+    async def create(self, key: str, data: bytes) -> str:
+        """Write a key that isn't there; return its tag.
 
         Raises
         ------
@@ -45,11 +45,11 @@ class Tags(ABC):
             If it is.
         """
         try:
-            await self._write_new(key, data)
+            return await self._write_new(key, data)
         except NotImplementedError:
             if await self.read(key, 0) is not None:
                 raise RefusedError from None
-            await self._write(key, data, None)
+            return await self._write(key, data, None)
 
     async def replace(self, key: str, data: bytes, tag: str) -> str:
         """Write a key that has a tag; return its new one.
@@ -72,7 +72,7 @@ class Tags(ABC):
         """Read a key, and tell its tag; of what is more than ``most``, one byte more."""
 
     @abstractmethod
-    async def _write_new(self, key: str, data: bytes) -> None:
+    async def _write_new(self, key: str, data: bytes) -> str:
         """As `create`, by the store; NotImplementedError if it can't."""
 
     @abstractmethod
@@ -88,19 +88,20 @@ class _ComparedTags(Tags):
         buffer = await self._store.get(key, default_buffer_prototype(), part)
         return None if buffer is None else (buffer.to_bytes(), _digest(buffer.to_bytes()))
 
-    async def _write_new(self, key: str, data: bytes) -> None:
+    async def _write_new(self, key: str, data: bytes) -> str:
         if not isinstance(self._store, FsspecStore):
             await self._store.set_if_not_exists(key, default_buffer_prototype().buffer.from_bytes(data))
             there = await self.read(key, len(data))
             if there is None or there[0] != data:  # nobody tells whether it was
                 raise RefusedError
-            return
+            return _digest(data)
         try:
             await self._store.fs._pipe_file(f"{self._store.path}/{key}", data, mode="create")
         except FileExistsError:
             raise RefusedError from None
         except TypeError:  # not every file system knows how
             raise NotImplementedError from None
+        return _digest(data)
 
     async def _write(self, key: str, data: bytes, tag: str | None) -> str:
         if tag is not None:
@@ -120,22 +121,24 @@ class _ObstoreTags(Tags):
         except FileNotFoundError:
             return None
         if most is not None and found.meta["size"] > most:
-            part = await obstore.get_range_async(self._store.store, key, start=0, end=most + 1)
-            return bytes(part), found.meta["e_tag"] or ""
-        return bytes(await found.bytes_async()), found.meta["e_tag"] or ""
+            data = bytes(await obstore.get_range_async(self._store.store, key, start=0, end=most + 1))
+        else:
+            data = bytes(await found.bytes_async())
+        return data, found.meta["e_tag"] or _own_tag(data)
 
-    async def _write_new(self, key: str, data: bytes) -> None:
+    async def _write_new(self, key: str, data: bytes) -> str:
         import obstore
 
         try:
-            await obstore.put_async(self._store.store, key, data, mode="create")
+            found = await obstore.put_async(self._store.store, key, data, mode="create")
         except obstore.exceptions.AlreadyExistsError:
             raise RefusedError from None
+        return found["e_tag"] or _own_tag(data)
 
     async def _write(self, key: str, data: bytes, tag: str | None) -> str:
         import obstore
 
-        if tag == "":  # some stores have none
+        if tag is not None and tag.startswith(_OWN_TAG):
             raise NotImplementedError
         try:
             found = await obstore.put_async(
@@ -143,7 +146,7 @@ class _ObstoreTags(Tags):
             )
         except obstore.exceptions.PreconditionError:
             raise RefusedError from None
-        return found["e_tag"] or ""
+        return found["e_tag"] or _own_tag(data)
 
 
 class _S3Tags(Tags):
@@ -161,8 +164,8 @@ class _S3Tags(Tags):
         finally:
             body.close()
 
-    async def _write_new(self, key: str, data: bytes) -> None:
-        await self._put(key, data, IfNoneMatch="*")
+    async def _write_new(self, key: str, data: bytes) -> str:
+        return await self._put(key, data, IfNoneMatch="*")
 
     async def _write(self, key: str, data: bytes, tag: str | None) -> str:
         return await self._put(key, data, **({} if tag is None else {"IfMatch": tag}))
@@ -216,6 +219,11 @@ async def _read_body(body: Any, most: int | None) -> bytes:
         pieces.append(piece)
         left -= len(piece)
     return b"".join(pieces)
+
+
+def _own_tag(data: bytes) -> str:
+    """Tell what is there, where a store has no tags."""
+    return _OWN_TAG + _digest(data)
 
 
 def _digest(data: bytes) -> str:

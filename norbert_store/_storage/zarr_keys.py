@@ -29,15 +29,15 @@ class ZarrKeys(RemoteKeys):
 
     def __init__(self, store: Store, name: str, attempts: int = 1, path: str = "") -> None:
         super().__init__(name, attempts)
-        self._store = store
-        self._before = f"{path}/" if path else ""
+        self.store = store
+        self.before = f"{path}/" if path else ""
         self._tags = tags_of(store)
 
     async def _read(self, key: str, start: int, length: int | None, most: int | None) -> bytes | None:
         length = length if most is None or length is not None else most + 1
         request = _byte_request(start, length)
         try:
-            buffer = await self._store.get(self._before + key, default_buffer_prototype(), request)
+            buffer = await self.store.get(self.before + key, default_buffer_prototype(), request)
         except Exception as error:
             # obstore calls a range that begins past the end an error like any other
             if _is_about_range(error) and await self._begins_past_end(key, request):
@@ -47,7 +47,7 @@ class ZarrKeys(RemoteKeys):
 
     async def _begins_past_end(self, key: str, request: ByteRequest | None) -> bool:
         try:
-            size = await self._store.getsize(self._before + key)
+            size = await self.store.getsize(self.before + key)
         except Exception:  # the first error tells more
             return False
         return size <= getattr(request, "start", getattr(request, "offset", 0))
@@ -56,31 +56,34 @@ class ZarrKeys(RemoteKeys):
         """Write a key whole."""
         check_key(key)
         buffer = default_buffer_prototype().buffer.from_bytes(data)
-        self.run(key, "can't be written", lambda: self._store.set(self._before + key, buffer))
+        self.run(key, "can't be written", lambda: self.store.set(self.before + key, buffer))
 
     def get_with_tag(self, key: str, most: int | None = None) -> tuple[bytes, str] | None:
         """Read a key whole, and tell its tag; None where there is no such key."""
         check_key(key)
-        found = self.run(key, "can't be read", lambda: self._tags.read(self._before + key, most))
+        found = self.run(key, "can't be read", lambda: self._tags.read(self.before + key, most))
         if found is not None and most is not None and len(found[0]) > most:
             raise too_large(self.name, key, most)
         return found
 
-    def create(self, key: str, data: bytes) -> bool:
-        """Write a key, unless there is one; tell whether it holds these bytes now."""
+    def create(self, key: str, data: bytes) -> str | None:
+        """Write a key, unless there is one; return its tag if it holds these bytes now, else None."""
         check_key(key)
 
-        async def create() -> bool:
+        async def create() -> str | None:
             try:
-                await self._tags.create(self._before + key, data)
+                return await self._tags.create(self.before + key, data)
             except RefusedError:
-                # perhaps by this one itself, whose answer was lost
-                return await self._read(key, 0, None, len(data)) == data
-            return True
+                return await self._tag_of(key, data)  # perhaps written by this one itself, whose answer was lost
 
         return self.run(key, "can't be written", create)
 
-    def replace(self, key: str, data: bytes, tag: str | None) -> str:
+    async def _tag_of(self, key: str, data: bytes) -> str | None:
+        """Read the tag of a key, if it holds these bytes."""
+        there = await self._tags.read(self.before + key, len(data))
+        return there[1] if there is not None and there[0] == data else None
+
+    def replace(self, key: str, data: bytes, tag: str | None, once: bool = False) -> str:
         """Write a key that nobody has written since it was read with its tag; return its new one."""
         check_key(key)
         if tag is None:
@@ -88,10 +91,9 @@ class ZarrKeys(RemoteKeys):
 
         async def replace() -> str | None:
             try:
-                return await self._tags.replace(self._before + key, data, tag)
+                return await self._tags.replace(self.before + key, data, tag)
             except RefusedError:
-                there = await self._tags.read(self._before + key, len(data))
-                return there[1] if there is not None and there[0] == data else None
+                return None if once else await self._tag_of(key, data)
 
         found = self.run(key, "can't be written", replace)
         if found is None:
@@ -107,7 +109,7 @@ class ZarrKeys(RemoteKeys):
 
         async def delete() -> None:
             try:
-                await self._store.delete(self._before + key)
+                await self.store.delete(self.before + key)
             except FileNotFoundError:
                 return
 
@@ -119,7 +121,7 @@ class ZarrKeys(RemoteKeys):
 
         async def size() -> int | None:
             try:
-                return int(await self._store.getsize(self._before + key))
+                return int(await self.store.getsize(self.before + key))
             except FileNotFoundError:
                 return None
 
@@ -131,14 +133,14 @@ class ZarrKeys(RemoteKeys):
             check_key(prefix)
 
         async def collect() -> list[str]:
-            found = self._store.list_prefix(self._before + prefix)
-            return [key.removeprefix(self._before) async for key in found]
+            found = self.store.list_prefix(self.before + prefix)
+            return [key.removeprefix(self.before) async for key in found]
 
         return sorted(filter(is_key, self.run(prefix, "can't be listed", collect)))
 
     def is_empty(self) -> bool:
         """Whether there is nothing at all."""
-        return self.run("", "can't be listed", lambda: self._store.is_empty(self._before.rstrip("/")))
+        return self.run("", "can't be listed", lambda: self.store.is_empty(self.before.rstrip("/")))
 
 
 def _is_about_range(error: Exception) -> bool:

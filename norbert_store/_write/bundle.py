@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._encode.search import ChunkEncoder, Encoding
-from norbert_store._format.document import EXTENT_PARTS, Document
-from norbert_store._format.layout import shard_key
+from norbert_store._format.arrays import json_bytes
+from norbert_store._format.document import EXTENT_PARTS, ROOT_KEY, Document
+from norbert_store._format.layout import MAGNITUDE, parse_shard_key, shard_key
 from norbert_store._format.shard import ChunkPlace, pack, with_checksum
 from norbert_store._format.table import TRACK_GROUP
 from norbert_store._spectra.bins import StoredTransform
@@ -80,6 +81,8 @@ class Bundle:
         Where the bundle begins along the packed axis, in chunks; a shard's beginning.
     end_chunk : int, optional
         Where the next bundle begins, if that is known: this one stays before it.
+    left_behind : set of str, optional
+        Keys of shards that were never committed, nor deleted; it is kept up to date.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Bundle:
         transform: StoredTransform,
         first_chunk: int,
         end_chunk: int | None = None,
+        left_behind: set[str] | None = None,
     ) -> None:
         self.document = document
         self.transform = transform
@@ -99,8 +103,10 @@ class Bundle:
         self._open = {target: _OpenShard() for target in document.targets}
         self.first_chunk = first_chunk
         self._tracks = 0
+        self._room = 0
         self._extents: dict[str, NDArray[np.uint32]] = {}  # of shards that are written
         self._written_by_track: list[str] = []
+        self._left_behind = set() if left_behind is None else left_behind
 
     def add(
         self,
@@ -153,7 +159,7 @@ class Bundle:
         except BaseException as error:
             # a shard that the track completed must not stay: another track's absent stem may come to lie there
             for key in self._written_by_track:
-                self._storage.delete(key)
+                self._undo(key)
                 del self._extents[key]
             self._open = before
             if isinstance(error, NorbertStoreError):
@@ -184,6 +190,33 @@ class Bundle:
         """Write the shards that are open."""
         for target in self._open:
             self._write(target)
+        self._empty()
+
+    def _make_room(self, shard: int) -> None:
+        """Have an array of a session reach as far as a shard; elsewhere it does when the bundle is committed."""
+        end = self.document.layout.first_chunk(shard + 1)
+        if self._storage.is_session and end > self._room:
+            self._room = end
+            node = replace(self.document, chunks=end).arrays()[MAGNITUDE]
+            self._storage.set(f"{MAGNITUDE}/{ROOT_KEY}", json_bytes(node))
+
+    def _undo(self, key: str) -> None:
+        """Take a shard back that was written for nothing."""
+        if self._storage.may_delete:
+            self._storage.delete(key)
+        else:  # a deletion may be late, and would take what another one has written since
+            self._left_behind.add(key)
+
+    def _empty(self) -> None:
+        """See that nothing is left behind where stems are absent."""
+        layout, channels = self.document.layout, len(self.document.channels)
+        nothing, _ = pack({}, channels, layout.shard_chunks)
+        for key in sorted(self._left_behind):
+            place = parse_shard_key(key)
+            if place is not None and layout.shard_of(self.first_chunk) <= place[1] < layout.shards(self.next_chunk):
+                if key not in self._extents:
+                    self._storage.overwrite(key, nothing)
+                self._left_behind.discard(key)
 
     @property
     def extents(self) -> NDArray[np.uint32]:
@@ -208,6 +241,7 @@ class Bundle:
             key = shard_key(position, shard.number)
             owners = [shard.owners.get(within, -1) for within in range(chunks)]
             data, self._extents[key] = pack(shard.chunks, channels, chunks, owners)
+            self._make_room(shard.number)
             self._storage.create_anew(key, data)
             self._written_by_track.append(key)
         shard.chunks, shard.owners = {}, {}

@@ -3,6 +3,9 @@
 The order is always: shards (`norbert_store._write.bundle`), blocks of small arrays, then the document, each of them on
 disk before the next is written. A process that dies at any moment leaves the last committed state, and perhaps files
 that no document knows. What is changed of that state is `norbert_store._write.change`.
+
+Where there is no system's lock, blocks and document are written in the place of those that this writer has last seen
+(`norbert_store._storage.storage.Storage.write` and `commit`), so that one that is late overwrites nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,7 +25,6 @@ from norbert_store._format.arrays import (
     LARGEST_BLOCK_BYTES,
     block_key,
     decoded_bytes,
-    group_document,
     json_bytes,
 )
 from norbert_store._format.document import CHUNK_GROUP, EXTENT, EXTENT_PARTS, MOST_DOCUMENT_BYTES, ROOT_KEY, Document
@@ -87,13 +90,24 @@ class Committer:
         What is committed.
     transform : StoredTransform
     lock : WriterLock
+    left_behind : set of str
+        Keys of shards that were never committed.
     """
 
-    def __init__(self, storage: Storage, document: Document, transform: StoredTransform, lock: WriterLock) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        document: Document,
+        transform: StoredTransform,
+        lock: WriterLock,
+        left_behind: set[str] | None = None,
+    ) -> None:
         self.document = document
         self.transform = transform
         self.storage = storage
+        self.left_behind = set() if left_behind is None else left_behind
         self._lock = lock
+        self._revision = document.revision
         self._labels = document.labels
         self._last_rows = self._read_last_rows()
         self._last_extents = self._read_last_extents()
@@ -121,8 +135,18 @@ class Committer:
                 raise
 
     @classmethod
-    def new(cls, storage: Storage, document: Document, transform: StoredTransform) -> Committer:
+    def new(
+        cls, storage: Storage, document: Document, transform: StoredTransform, over_leftovers: bool = False
+    ) -> Committer:
         """Write an empty store: it can be opened from now on.
+
+        Parameters
+        ----------
+        storage : Storage
+        document : Document
+        transform : StoredTransform
+        over_leftovers : bool
+            Whether there may be what `check_leftovers` lets pass.
 
         Raises
         ------
@@ -134,8 +158,8 @@ class Committer:
         blocks = _coordinates(document, transform)
         document = document.with_blocks(blocks)
         check_readable(document, storage.name)  # before anything is written: a transform may hold what JSON can't
-        if not storage.is_empty():
-            if storage.size(LOCK_KEY) is not None:
+        if not over_leftovers and not storage.is_empty():
+            if not storage.is_session and storage.size(LOCK_KEY) is not None:
                 WriterLock(storage).release()  # who is at it is the better message
             raise _exists(storage)
         lock = WriterLock(storage)
@@ -143,10 +167,11 @@ class Committer:
             if storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES) is not None:
                 raise _exists(storage)
             storage.sync_folder()
-            _write_array_documents(storage, document)
+            for key, node in document.nodes().items():
+                storage.write(key, json_bytes(node))
             for key, data in block_files(document, blocks).items():
-                storage.set(key, data)
-            storage.set(ROOT_KEY, document.to_json())
+                storage.write(key, data)
+            storage.commit(ROOT_KEY, document.to_json(not storage.is_session))
             return cls(storage, document, transform, lock)
         except BaseException:
             lock.release()
@@ -171,22 +196,21 @@ class Committer:
         FormatError
             If what is there is no store, or has features that this version can't write on.
         """
-        data = storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES)
-        if data is None:
+        if storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES) is None:  # so that no lock is left where there is no store
             raise StoreNotFoundError(f"there is no store at {storage.name}: expected a {ROOT_KEY} there")
-        lock = WriterLock(storage)
-        try:
-            # what another writer committed while this one waited at the door
-            document = Document.from_json(storage.get(ROOT_KEY, MOST_DOCUMENT_BYTES) or data, storage.name)
-            if document.writes:
-                raise FormatError(
-                    f"{storage.name} has features that this version can't write on: {shown(list(document.writes))}; "
-                    "upgrade norbert_store"
-                )
+        transforms: list[StoredTransform] = []
+
+        def check_all(document: Document) -> None:
+            check_writable(storage, document)
             if check is not None:
                 check(document)
-            transform = transform_from_config(document.transform, _read_block(storage, document, "frequency", (0,)))
-            return cls(storage, settle(storage, document), transform, lock)
+            frequency = _read_block(storage, document, "frequency", (0,))
+            transforms.append(transform_from_config(document.transform, frequency))
+
+        lock = WriterLock(storage)
+        try:
+            settled = settle(storage, check_all)
+            return cls(storage, settled.document, transforms[-1], lock, settled.left_behind)
         except BaseException:
             lock.release()
             raise
@@ -306,8 +330,8 @@ class Committer:
         document = self._checked(document, blocks)
         self._write_labels(document)
         for key, data in block_files(document, blocks).items():
-            self.storage.set(key, data)
-        self.storage.set(ROOT_KEY, document.to_json())
+            self.storage.write(key, data)
+        self.storage.commit(ROOT_KEY, document.to_json(not self.storage.is_session))
         self.document = document
         self._last_rows = rows[document.layout.full_blocks(len(rows)) :]
         self._last_extents = self._last_extents_of(document, blocks)
@@ -328,6 +352,7 @@ class Committer:
         document = self._checked(document, blocks)
         self._write_labels(document)
         self.document = change(self.storage, document, block_files(document, blocks))
+        self._revision = self.document.revision
         self._last_rows = self._read_last_rows()
         self._last_extents = self._read_last_extents()
 
@@ -338,7 +363,9 @@ class Committer:
             first, extents = self._waiting_extents[-1]
             chunks = first + extents.shape[-1]
         about = {**self.document.about, **self._about}
-        return self.document.next(chunks=chunks, labels=self._labels, about=about, **changes)
+        self._revision += 1  # another one each time: what has failed may be there all the same
+        document = self.document.next(chunks=chunks, labels=self._labels, about=about, **changes)
+        return replace(document, revision=self._revision)
 
     def _checked(self, document: Document, blocks: Blocks) -> Document:
         """Give a document its checksums; nothing is written that no reader would take.
@@ -367,7 +394,8 @@ class Committer:
             self.commit()
             self._lock.renew()
             # programs that don't know consolidated metadata read these
-            _write_array_documents(self.storage, self.document)
+            for key, node in self.document.nodes().items():
+                self.storage.set(key, json_bytes(node))
         finally:
             self._lock.release()
 
@@ -483,8 +511,9 @@ class Committer:
         """Write the documents of the arrays of new labels."""
         arrays, known = document.arrays(), set(self.document.small_arrays)
         for path in document.small_arrays:
-            if path not in known:
-                self.storage.set(f"{path}/{ROOT_KEY}", json_bytes(arrays[path]))
+            # a session takes no blocks behind the end of an array
+            if path not in known or self.storage.is_session:
+                self.storage.write(f"{path}/{ROOT_KEY}", json_bytes(arrays[path]))
 
 
 def _coordinates(document: Document, transform: StoredTransform) -> Blocks:
@@ -496,19 +525,25 @@ def _coordinates(document: Document, transform: StoredTransform) -> Blocks:
     }
 
 
-def _write_array_documents(storage: Storage, document: Document) -> None:
-    for key, node in array_documents(document).items():
-        storage.set(key, json_bytes(node))
+def check_writable(storage: Storage, document: Document) -> None:
+    """Check that this version can write on a store.
+
+    Raises
+    ------
+    FormatError
+        If the store has features that it doesn't know.
+    """
+    if document.writes:
+        raise FormatError(
+            f"{storage.name} has features that this version can't write on: {shown(list(document.writes))}; "
+            "upgrade norbert_store"
+        )
 
 
-def array_documents(document: Document) -> dict[str, dict[str, Any]]:
-    """Return the ``zarr.json`` of all arrays and groups below the root, by key."""
-    groups = {path: group_document() for path in (TRACK_GROUP, LABEL_GROUP, CHUNK_GROUP)}
-    return {f"{path}/{ROOT_KEY}": node for path, node in {**groups, **document.arrays()}.items()}
+def check_leftovers(storage: Storage) -> None:
+    """Check that at a place is only what a process has left that died before it had written an empty store.
 
-
-def clear_leftovers(storage: Storage) -> None:
-    """Delete what a process has left that died before it had written an empty store.
+    In a folder it is deleted; elsewhere, where this may be late, it is written over.
 
     Raises
     ------
@@ -527,7 +562,7 @@ def clear_leftovers(storage: Storage) -> None:
                 raise StoreExistsError(
                     f"{storage.name} isn't empty, and holds no store: found {key}; give another place"
                 )
-        for key in keys:
+        for key in keys if storage.local is not None else ():
             if key != LOCK_KEY:
                 storage.delete(key)
     finally:
@@ -540,8 +575,7 @@ def _exists(storage: Storage) -> StoreExistsError:
 
 def _read_block(storage: Storage, document: Document, path: str, block: tuple[int, ...]) -> NDArray[Any]:
     key = block_key(path, block)
-    data = storage.get(f"pending/{document.revision}/{key}") if key in document.pending else None
     try:
-        return document.check_block(path, block, data or storage.get(key))
+        return document.check_block(path, block, storage.get_for_update(key, LARGEST_BLOCK_BYTES))
     except DamagedError as error:
         raise DamagedError(error.problem, key=key, store=storage.name) from error

@@ -510,7 +510,7 @@ def test_errors_let_go_of_it(location, options):
 
 
 def test_creation_that_fails_lets_go_of_it(tmp_path, options, monkeypatch):
-    monkeypatch.setattr("norbert_store._write.commit._write_coordinates", _full)
+    monkeypatch.setattr("norbert_store._write.commit.block_files", _full)
     with pytest.raises(OSError, match="No space left"):
         norbert_store.create(tmp_path / "x.zarr", **options())
     store = MemoryStore()

@@ -12,7 +12,7 @@ import pytest
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, StorePath, WrapperStore
 
 from norbert_store._storage.storage import Storage
-from norbert_store.errors import DamagedError, StoreInUseError
+from norbert_store.errors import DamagedError, StorageError, StoreInUseError
 from tests.servers import BUCKET, S3
 
 S3_KINDS = ["s3 url", "s3fs", "obstore s3"]
@@ -131,6 +131,71 @@ def test_folder_needs_no_tags(tmp_path):
     assert storage.get("a/key") == b"two"
 
 
+# ---- the store's one writer
+
+
+def read(storage, key):
+    return Storage(storage.location, read_only=False).get(key)
+
+
+def test_commit_replaces_what_was_last_seen(storage):
+    storage.commit("key", b"one")
+    storage.commit("key", b"two")
+    other = Storage(storage.location, read_only=False)
+    assert other.get_for_update("key") == b"two"
+    other.commit("key", b"three")
+    with pytest.raises(StoreInUseError, match="somebody else has written key"):
+        storage.commit("key", b"late")
+    assert read(storage, "key") == b"three"
+    storage.get_for_update("key")
+    storage.commit("key", b"four")
+    assert read(storage, "key") == b"four"
+
+
+def test_commit_of_what_was_not_seen_is_the_first(storage):
+    storage.set("key", b"one")
+    with pytest.raises(StoreInUseError, match="somebody else has written key in the meantime"):
+        storage.commit("key", b"two")
+    storage.commit("key", b"one")
+    assert read(storage, "key") == b"one"
+
+
+def test_of_two_who_commit_the_same_one_is_the_first(storage):
+    """If that matters; else they may be one, whose answer was lost."""
+    storage.set("key", b"one")
+    storages = [Storage(storage.location, read_only=False) for _ in range(3)]
+    for each in storages:
+        each.get_for_update("key")
+    storages[0].commit("key", b"two", once=True)
+    storages[1].commit("key", b"two")
+    with pytest.raises(StoreInUseError):
+        storages[2].commit("key", b"two", once=True)
+
+
+def test_what_others_have_left_behind_is_written_over(storage):
+    storage.write("new", b"one")
+    storage.write("new", b"two")
+    Storage(storage.location, read_only=False).set("new", b"late")
+    storage.write("new", b"three")
+    assert read(storage, "new") == b"three"
+    Storage(storage.location, read_only=False).delete("new")
+    storage.write("new", b"four")
+    storage.create_anew("new", b"five")
+    storage.create_anew("new", b"five")
+    storage.overwrite("other", b"six")
+    assert (read(storage, "new"), read(storage, "other")) == (b"five", b"six")
+
+
+def test_folder_is_written_by_one(tmp_path):
+    storage = Storage(tmp_path, read_only=False)
+    storage.commit("key", b"one")
+    storage.commit("key", b"two")
+    storage.write("key", b"three")
+    storage.overwrite("key", b"four")
+    storage.create_anew("key", b"five")
+    assert storage.get_for_update("key") == b"five"
+
+
 # ---- what S3 decides
 
 
@@ -198,6 +263,21 @@ def test_lost_answer_is_of_no_effect(front, operation):
             assert storage.replace("key", b"data", tag) == storage.get_with_tag("key")[1]
     assert faults == ["cut"]
     assert storage.get("new" if operation == "create" else "key") == b"data"
+
+
+def test_commit_whose_answer_was_lost_for_good_is_known_again(front):
+    """It was tried so often that it is an error; what follows is written in its place, not refused."""
+    storage = Storage(f"s3://{BUCKET}/tags/{next(_numbers)}", read_only=False)
+    storage.commit("key", b"one")
+
+    def rule(request):
+        return "cut" if request.method == "PUT" else None
+
+    with front.breaking(rule), pytest.raises(StorageError):
+        storage.commit("key", b"two")
+    assert read(storage, "key") == b"two"
+    storage.commit("key", b"three")
+    assert read(storage, "key") == b"three"
 
 
 def test_server_that_knows_no_conditions(front):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from zarr.storage import MemoryStore
+from zarr.storage import MemoryStore, WrapperStore
 
 import norbert_store
 from norbert_store._check.verify import verify
@@ -20,32 +22,36 @@ from norbert_store.errors import StorageError
 SHARD = "magnitude/c/0/0/0/0"
 
 
-class CutOff(Storage):
-    """A storage that fails at one of its writes, and at all that follow."""
+class CutOff(WrapperStore):
+    """A place that fails at one of its writes, and at all that follow."""
 
-    def __init__(self, location, at, is_lost):
-        super().__init__(location, read_only=False)
+    def __init__(self, store, at, is_lost):
+        super().__init__(store)
         self._left, self._is_lost = at, is_lost
 
-    def _write(self, write, *arguments):
+    async def _write(self, write, *arguments):
         self._left -= 1
         if self._left < 0:
             if self._left == -1 and self._is_lost:  # it was done, and nobody was told
-                write(*arguments)
-            raise StorageError("can't be written: No space left on device", place=arguments[0])
-        return write(*arguments)
+                await write(*arguments)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        await write(*arguments)
 
-    def set(self, key, data):
-        self._write(super().set, key, data)
+    async def set(self, key, value):
+        await self._write(super().set, key, value)
 
-    def create(self, key, data):
-        return self._write(super().create, key, data)
+    async def set_if_not_exists(self, key, value):
+        await self._write(super().set_if_not_exists, key, value)
 
-    def replace(self, key, data, tag):
-        return self._write(super().replace, key, data, tag)
+    async def delete(self, key):
+        await self._write(super().delete, key)
 
-    def delete(self, key):
-        self._write(super().delete, key)
+
+def to_be_changed(place, *cut_off):
+    """A place whose document was read to be replaced, and that is cut off then."""
+    storage = Storage(CutOff(place, *cut_off) if cut_off else place, read_only=False)
+    storage.get_for_update("zarr.json")
+    return storage
 
 
 class Change(NamedTuple):
@@ -112,7 +118,7 @@ STEPS = 11  # three files that are pending, the document, three files, the docum
 
 def test_a_change_is_made_whole(planned):
     place = stored(planned)
-    storage = CutOff(place, STEPS, is_lost=False)
+    storage = to_be_changed(place, STEPS, False)
     document = change(storage, planned.document, planned.files)
     with pytest.raises(StorageError):
         storage.set("more", b"")
@@ -130,7 +136,7 @@ def test_a_change_that_is_cut_off_is_one_state_or_the_other(planned, at, is_lost
     cold, warm = norbert_store.open(place), norbert_store.open(place)
     opened(warm)
     with pytest.raises(StorageError):
-        change(CutOff(place, at, is_lost), planned.document, planned.files)
+        change(to_be_changed(place, at, is_lost), planned.document, planned.files)
     expected = planned.old if at + is_lost < 4 else planned.new
     # who had opened it goes on: with what it knows, or with what is new
     assert is_part(opened(cold), planned)
@@ -149,7 +155,7 @@ def test_a_change_that_is_cut_off_is_one_state_or_the_other(planned, at, is_lost
 def test_a_change_that_was_finished_in_part_is_read_by_who_opened_it_meanwhile(planned, at):
     place = stored(planned)
     with pytest.raises(StorageError):
-        change(CutOff(place, at, is_lost=False), planned.document, planned.files)
+        change(to_be_changed(place, at, False), planned.document, planned.files)
     meanwhile = norbert_store.open(place)
     norbert_store.append(place).close()
     assert same(opened(meanwhile), planned.new)
