@@ -41,7 +41,6 @@ from norbert_store._spectra.bins import stored_transform
 from norbert_store._spectra.levels import PowerCurve
 from norbert_store._spectra.stft import Stft
 from norbert_store._storage.storage import Storage
-from norbert_store._write.commit import array_documents
 
 TARGETS = ("mixture", "vocals")
 CHANNELS = ("left", "right")
@@ -95,6 +94,8 @@ def columns(tracks: int, bundle_tracks: int, shard_chunks: int) -> dict[str, np.
         "name": texts(name),
         "split": texts(lambda row: SPLITS[row % len(SPLITS)]),
         "source": texts(lambda row: f"audio/{row // 7:06d}/{row:07d}.flac"),
+        "source_bytes": np.where(present, 2 * samples[:, np.newaxis], -1),
+        "source_modified": np.where(present, 1_500_000_000_000_000_000 + rows[:, np.newaxis], -1),
         "start": start_chunks * CHUNK_FRAMES,
         "frames": frames,
         "samples": samples,
@@ -157,7 +158,7 @@ def make_store(path: Path, tracks: int) -> None:
     }
     for (array, block), part in blocks.items():
         storage.set(block_key(array, block), encode_block(arrays[array], part))
-    for key, node in array_documents(document).items():
+    for key, node in document.nodes().items():
         storage.set(key, json_bytes(node))
     storage.set(ROOT_KEY, document.with_blocks(blocks).to_json())
 

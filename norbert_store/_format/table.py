@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._format.arrays import LONGEST_TEXT
-from norbert_store._text import is_seen, read_json, shown
+from norbert_store._text import MOST_DEPTH, is_seen, read_json, shown
 from norbert_store.errors import DamagedError, TrackError
 
 TRACK_GROUP = "track"
@@ -252,7 +252,9 @@ def metadata_text(metadata: Mapping[str, Any] | None) -> str:
     try:
         text = json.dumps(dict(metadata or {}), allow_nan=False, ensure_ascii=False)
         read_json(text)
-    except (TypeError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise TrackError(f"metadata must be of at most {MOST_DEPTH} levels of lists and mappings") from None
+    except (TypeError, ValueError) as error:
         raise TrackError(f"metadata must hold what JSON can: {error}") from None
     return check_text("metadata", text)
 

@@ -441,7 +441,7 @@ def broken(where, value):
         (("sums", "track/other"), encoded(2), "'sums' has checksums of /track/other, which isn't there"),
         (("sums", "label/3"), encoded(2), "'sums' has checksums of /label/3, which isn't there"),
         (("tracks",), 5, "'sums' must have 3 checksums of /track/name"),
-        (("tracks",), 2, "'sums' must have 1 checksums of /label/0"),
+        (("tracks",), 2, "'sums' must have 1 checksums of /track/name"),
         (("chunks",), 25, "'sums' must have 8 checksums of /chunk/extent"),
         (("targets",), ["a"], "'sums' must have 3 checksums of /chunk/extent"),
         (("labels",), [], "'sums' has checksums of /label/0"),
