@@ -99,7 +99,7 @@ class Draft:
 
     def cell(self, path: str, value: Any, row: int = 0) -> Draft:
         """Have a row of a column hold another value."""
-        block = (0, 0) if path in ("track/present", "track/scale") else (0,)
+        block = (0,) * len(self.document.arrays()[path]["shape"])
         values = self.values(path, block)
         values[row] = value
         return self.put(path, block, values)
