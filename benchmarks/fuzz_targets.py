@@ -9,15 +9,19 @@ from __future__ import annotations
 import io
 import json
 import random
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from hostile_jpegs import JPEG, LEVELS, PLAIN, SHAPE, Expected, Hostile, hostile_jpegs
+from numcodecs.zstd import Zstd
 from zarr.core.array_spec import ArrayConfig, ArraySpec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -26,7 +30,7 @@ from zarr.storage import MemoryStore
 
 import norbert_store
 from norbert_store._chain import FORMATS, Coder
-from norbert_store._format.arrays import block_key, encode_block
+from norbert_store._format.arrays import block_key, blocks_of, encode_block
 from norbert_store._format.document import ATTRIBUTE, CHECKSUM, EXTENT, EXTENT_PARTS, ROOT_KEY, Document, checksum
 from norbert_store._format.shard import ShardIndex, index_bytes, pack, with_checksum, without_checksum
 from norbert_store._jpeg import stream
@@ -37,6 +41,11 @@ from norbert_store._spectra.bins import transform_from_config
 from norbert_store._spectra.levels import curve_from_config, table
 from norbert_store.codecs import Jpeg, Quantize, ZarrJpeg, ZarrQuantize
 from norbert_store.errors import DamagedError, FormatError, JpegError, NorbertStoreError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.hostile import Draft, write_audio
+from tests.hostile_calls import CALLS, WRITING, one
 
 CHANNELS, CHUNKS = 2, 3
 SHARD = "magnitude/c/0/0/0/0"
@@ -387,6 +396,101 @@ def store_inputs() -> list[bytes]:
     return [bytes((which,)) + data for which, data in parts]
 
 
+# ---- whole stores, and everything that can be asked of them
+
+
+def run_whole(data: bytes) -> None:
+    """Change a store in some places, as the bytes decide, with checksums made right or not; and call everything."""
+    with tempfile.TemporaryDirectory() as place:
+        base = Path(place)
+        for name, function in [*CALLS.items(), *WRITING.items()]:
+            if name in WRITING or name == next(iter(CALLS)):
+                folder = base / str(len(list(base.iterdir())))
+                (folder / "out").mkdir(parents=True)
+                write_audio(folder)
+                place_of_store = changed_store(random.Random(data)).write(folder)
+            found = one(function, name, place_of_store, folder)
+            problems = [problem for problem in found if not problem.startswith("takes ")]  # who watches tells these
+            expect(not problems, f"{name}: {problems}")
+
+
+def changed_store(rng: random.Random) -> Draft:
+    """A store that is changed in one to three places."""
+    draft = Draft()
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        with suppress(NorbertStoreError, ValueError, TypeError, KeyError, OverflowError, AttributeError, IndexError):
+            rng.choice(_CHANGES)(draft, rng)
+    return draft
+
+
+def _change_bytes(draft: Draft, rng: random.Random) -> None:
+    key = rng.choice(sorted(draft.files))
+    draft.files[key] = mutate(draft.files[key], [draft.files[key]], False, rng)
+
+
+def _change_document(draft: Draft, rng: random.Random) -> None:
+    draft.says = _mutated_json(draft.says, rng)
+
+
+def _change_fitting(draft: Draft, rng: random.Random) -> None:
+    """Change a number of the document, and have as many checksums as it asks for then."""
+    where, key = rng.choice(((draft.says, "tracks"), (draft.says, "chunks"), (draft.says["layout"], "rows")))
+    where[key] = rng.choice((0, 1, 2, 3, 5, 100, 2**16, 10**6))
+    draft.fit()
+
+
+def _change_block(draft: Draft, rng: random.Random) -> None:
+    """Change values of a block, with the right checksum."""
+    path = rng.choice([path for path in draft.document.small_arrays if path in draft.says["sums"]])
+    block = next(blocks_of(draft.document.arrays()[path]))
+    values = draft.values(path, block)
+    at = tuple(rng.randrange(size) for size in values.shape)
+    if values.dtype == object:
+        values[at] = mutate(values[at].encode(), [b"[]", b"{}", b"../x"], False, rng).decode(errors="replace")
+    else:
+        values[at] = rng.choice((0, 1, -1, 2, 5, 100, 2**31 - 1, 2**62)) if values.dtype.kind in "iu" else rng.random()
+    draft.put(path, block, values)
+
+
+def _change_raw_block(draft: Draft, rng: random.Random) -> None:
+    """Change what a block decodes to."""
+    keys = [key for key in sorted(draft.files) if "/c/" in key and not key.startswith("magnitude/")]
+    key = rng.choice(keys)
+    body = bytes(Zstd().decode(without_checksum(draft.files[key])))
+    draft.files[key] = with_checksum(bytes(Zstd().encode(mutate(body, [body], False, rng))))
+
+
+def _change_chunks(draft: Draft, rng: random.Random) -> None:
+    jpeg = draft.jpeg()
+    draft.chunks(mutate(jpeg, [jpeg], False, rng))
+
+
+def _swap_files(draft: Draft, rng: random.Random) -> None:
+    one_key, other = rng.sample(sorted(draft.files), 2)
+    draft.files[one_key], draft.files[other] = draft.files[other], draft.files[one_key]
+
+
+def _lose_file(draft: Draft, rng: random.Random) -> None:
+    del draft.files[rng.choice(sorted(draft.files))]
+
+
+def _add_file(draft: Draft, rng: random.Random) -> None:
+    key = rng.choice(sorted(draft.files))
+    names = (f"pending/1/{key}", f"{key}.partial", "writer.lock", "magnitude/c/0/0/7/0", f"{key}x")
+    draft.files[rng.choice(names)] = draft.files[key]
+
+
+def _pend(draft: Draft, rng: random.Random) -> None:
+    keys = [key for key in sorted(draft.files) if "/c/" in key]
+    draft.says["pending"] = rng.sample(keys, rng.choice((1, 2)))
+
+
+_CHANGES = (
+    *(_change_bytes, _change_document, _change_document, _change_fitting, _change_block, _change_block),
+    *(_change_raw_block, _change_chunks, _swap_files, _lose_file, _add_file, _pend),
+)
+
+
 # ---- pictures
 
 
@@ -424,6 +528,7 @@ TARGETS = {
         # libtiff makes up what isn't there, of pictures that aren't too large to be believed
         Target("picture", run_picture, pictures, 0.05, most_megabytes=400),
         Target("store", run_store, store_inputs, 0.02),
+        Target("whole", run_whole, lambda: [b"0"], 0.001, most_megabytes=300),
     )
 }
 

@@ -99,7 +99,7 @@ class Draft:
 
     def cell(self, path: str, value: Any, row: int = 0) -> Draft:
         """Have a row of a column hold another value."""
-        block = (0, 0) if path in ("track/present", "track/scale") else (0,)
+        block = (0,) * len(self.document.arrays()[path]["shape"])
         values = self.values(path, block)
         values[row] = value
         return self.put(path, block, values)
@@ -114,6 +114,11 @@ class Draft:
         values = self.values(EXTENT, (0, 0, 0, 0))
         values[0, part, :, chunk] = value
         return self.put(EXTENT, (0, 0, 0, 0), values)
+
+    def jpeg(self) -> bytes:
+        """The first chunk of the first target."""
+        offset, length = self.values(EXTENT, (0, 0, 0, 0))[0, :2, 0, 0].tolist()
+        return without_checksum(self.files[SHARD.format(target=0)][offset : offset + length])
 
     def chunks(self, jpeg: bytes) -> Draft:
         """Have every chunk of the first target be other bytes, with the right checksums."""
@@ -591,11 +596,6 @@ for _number in (0, 2**32, 2**63 - 1, 2**63, 2**64 - 2):
     changed(f"index length {_number}", lambda d, n=_number: _index(d, lambda e: e.__setitem__((0, 0, 1), n)))
 
 
-def _jpeg(draft: Draft) -> bytes:
-    offset, length = draft.values(EXTENT, (0, 0, 0, 0))[0, :2, 0, 0].tolist()
-    return without_checksum(draft.files[SHARD.format(target=0)][offset : offset + length])
-
-
 def _picture(mode: str, size: tuple[int, int], kind: str = "JPEG", **options: Any) -> bytes:
     from PIL import Image
 
@@ -624,7 +624,7 @@ JPEGS: dict[str, Callable[[bytes], bytes]] = {
     "of many segments": lambda jpeg: jpeg[:2] + b"\xff\xfe\x00\x02" * 20000 + jpeg[2:],
 }
 for _name, _change in JPEGS.items():
-    changed(f"JPEG {_name}", lambda draft, change=_change: draft.chunks(change(_jpeg(draft))))
+    changed(f"JPEG {_name}", lambda draft, change=_change: draft.chunks(change(draft.jpeg())))
 
 
 # ---- files that are none, are missing, or are for others

@@ -36,6 +36,7 @@ RUNS = {
     "document": 250,
     "picture": 1500,
     "store": 40,
+    "whole": 0,
 }
 
 

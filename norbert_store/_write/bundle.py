@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from norbert_store._encode.search import ChunkEncoder, Encoding
 from norbert_store._format.arrays import json_bytes
 from norbert_store._format.document import EXTENT_PARTS, ROOT_KEY, Document
-from norbert_store._format.layout import MAGNITUDE, parse_shard_key, shard_key
+from norbert_store._format.layout import MAGNITUDE, MOST_FRAMES, parse_shard_key, shard_key
 from norbert_store._format.shard import ChunkPlace, pack, with_checksum
 from norbert_store._format.table import TRACK_GROUP
 from norbert_store._spectra.bins import StoredTransform
@@ -420,6 +420,11 @@ class TrackEncoder:
     def _encode(self, target: str, magnitude: NDArray[Any], spectrum: NDArray[Any] | None = None) -> None:
         """Encode the next chunk of all channels: magnitudes (frames, channels, bins), and the spectrum behind them."""
         self._frames[target] += len(magnitude)
+        if self._frames[target] > MOST_FRAMES:
+            raise AudioError(
+                f"target {target!r} has more than {MOST_FRAMES} frames, which no reader takes; cut the track into "
+                "several, or use a larger hop"
+            )
         _check(target, magnitude)
         highest = float(magnitude.max())
         if highest > 2.0 ** self._scale(target) * (1 + TOLERANCE) or self._too_large:
