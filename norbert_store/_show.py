@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from norbert_store._read.selection import Selection
 from norbert_store._read.track import StoredTrack
 from norbert_store._spectra.levels import heard_scale
-from norbert_store._text import printable, shortened
+from norbert_store._text import printable, shortened, shown
+from norbert_store.errors import DamagedError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,10 +67,17 @@ def plot_track(track: StoredTrack) -> Figure:
     -------
     matplotlib.figure.Figure
         Not yet shown or saved.
+
+    Raises
+    ------
+    DamagedError
+        If the track table says that the track has no target.
     """
     from matplotlib.figure import Figure
 
     targets = [target for target, there in track.present.items() if there]
+    if not targets:
+        raise DamagedError(f"track {shown(track.name)} has no target; expected at least one", store=track.store_name)
     figure = Figure(figsize=(10, 0.9 + 1.9 * len(targets)), layout="constrained")
     figure.suptitle(_plain(track.name))
     axes = figure.subplots(len(targets), sharex=True, squeeze=False)[:, 0]
