@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("other", type=Path)
     parser.add_argument("musdb", type=Path)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--only", default="", help="what is measured has this in its name")
+    parser.add_argument("--only", default="", help="measure only what has this in its name")
     arguments = parser.parse_args()
     here = Path(__file__).resolve().parents[1]
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +87,7 @@ class Side:
 def compare(work: str, sides: list[Side], rounds: int) -> None:
     """Print a row of the table."""
     for side in sides:
-        side.ask(work)  # what is slow only once
+        side.ask(work)  # the first time, modules are loaded and caches filled
     seconds: list[list[float]] = [[], []]
     for number in range(rounds):
         for at in (0, 1) if number % 2 else (1, 0):
@@ -101,7 +101,7 @@ def compare(work: str, sides: list[Side], rounds: int) -> None:
 
 
 def serve(musdb: str) -> None:
-    """Export, say what can be measured, and do what is asked for until nothing more comes."""
+    """Export, print what can be measured, then do what each line of standard input asks for."""
     import norbert_store
 
     answers = sys.stdout
@@ -124,7 +124,7 @@ def shards() -> str:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Run something a few times for at least a fifth of a second; return the seconds of one."""
+    """Repeat something for at least a fifth of a second; return the seconds that it takes once."""
     begin, times = time.perf_counter(), 0
     while times == 0 or time.perf_counter() - begin < 0.2:
         work()
@@ -146,7 +146,7 @@ def work_on(musdb: str) -> dict[str, Callable[[], object]]:
 
     def batches(**options: object) -> Callable[[], object]:
         excerpts = db.excerpts(SECONDS, targets=["mixture", "vocals"], **options)
-        read = excerpts.read if hasattr(excerpts, "read") else excerpts.batch  # its name before
+        read = excerpts.read if hasattr(excerpts, "read") else excerpts.batch  # in older checkouts
         return lambda: [read(range(first, first + BATCH)) for first in range(0, BATCHES * BATCH, BATCH)]
 
     rng = np.random.default_rng(0)

@@ -631,7 +631,7 @@ def test_memory_does_not_grow(few):
 
     tracemalloc.start()
     try:
-        before = memory_after(0, 30)  # what is remembered is remembered then, also by a tool that counts lines
+        before = memory_after(0, 30)  # fills the caches, also those of a tool that measures coverage
         assert memory_after(30, 60) - before < 100_000
     finally:
         tracemalloc.stop()

@@ -40,7 +40,7 @@ _UNKNOWN_LENGTH = 0x7FFFF000
 # What libsndfile takes a FLAC for whose writer didn't know it.
 _UNKNOWN_SAMPLES = 2**62
 
-# More than any format has: a FLAC holds 65,535 samples of silence in some ten bytes.
+# More than a file of any format holds; a FLAC comes closest, with 65,535 samples of silence in some ten bytes.
 _MOST_SAMPLES_PER_BYTE = 2**14
 
 # The order in which MUSDB18 writes its streams, for files whose streams bear no names.
@@ -81,7 +81,7 @@ def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
     SourceError
         If there is no such file.
     AudioError
-        If it is empty, cut off, or no audio that can be read.
+        If it is empty, cut off, or no audio that can be read, or its header says more samples than it can hold.
     """
     import soundfile
 
@@ -97,11 +97,7 @@ def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
         raise AudioError(f"{os.fspath(path)} holds no samples")
     if info.frames >= _UNKNOWN_SAMPLES:
         raise AudioError(f"{os.fspath(path)} doesn't say how long it is, as if written into a pipe; write it anew")
-    if info.frames > (size := os.path.getsize(path)) * _MOST_SAMPLES_PER_BYTE:
-        raise AudioError(
-            f"the header of {os.fspath(path)} says {info.frames} samples, more than its {size} bytes can hold; "
-            "write the file anew"
-        )
+    _check_room(path, int(info.frames))
     return AudioInfo(int(info.samplerate), int(info.channels), int(info.frames))
 
 
@@ -159,10 +155,11 @@ def stems_info(path: str | os.PathLike[str], alone: str | None = None) -> dict[s
     SourceError
         If there is no such file, or PyAV isn't installed.
     AudioError
-        If it can't be read, or has no audio streams, or two of the same name.
+        If it can't be read, has no audio streams or two of the same name, or one says more samples than the file can
+        hold.
     """
     with _open_container(path) as container:
-        return {name: _stream_info(stream) for name, stream in _streams(container, path, alone).items()}
+        return {name: _stream_info(stream, path) for name, stream in _streams(container, path, alone).items()}
 
 
 def read_stems(
@@ -190,7 +187,7 @@ def read_stems(
 
     with _open_container(path) as container:
         found = _streams(container, path, alone)
-        infos = {name: _stream_info(stream) for name, stream in found.items()}
+        infos = {name: _stream_info(stream, path) for name, stream in found.items()}
         for name, header in (headers or {}).items():
             _check_same(f"{os.fspath(path)}, {name}", header, infos.get(name))
         wanted = infos if headers is None else headers
@@ -284,6 +281,16 @@ def check_file(path: str | os.PathLike[str]) -> None:
         raise AudioError(f"{os.fspath(path)} is empty (0 bytes)")
 
 
+def _check_room(path: str | os.PathLike[str], samples: int) -> None:
+    """Check that a file can hold as many samples as its header says: exports plan by them before they read any."""
+    size = os.path.getsize(path)
+    if samples > size * _MOST_SAMPLES_PER_BYTE:
+        raise AudioError(
+            f"the header of {os.fspath(path)} says {samples} samples, more than its {size} bytes can hold; "
+            "write the file anew"
+        )
+
+
 def _check_same(path: str | os.PathLike[str], header: AudioInfo, now: AudioInfo | None) -> None:
     if now != header:
         raise AudioError(
@@ -321,8 +328,10 @@ def _streams(container: av.container.InputContainer, path: str | os.PathLike[str
     raise AudioError(f"{os.fspath(path)} has {len(names)} streams whose handler_name doesn't tell them apart: {names}")
 
 
-def _stream_info(stream: Any) -> AudioInfo:
-    return AudioInfo(int(stream.rate), int(stream.codec_context.channels), _stream_samples(stream))
+def _stream_info(stream: Any, path: str | os.PathLike[str]) -> AudioInfo:
+    samples = _stream_samples(stream)
+    _check_room(path, samples)
+    return AudioInfo(int(stream.rate), int(stream.codec_context.channels), samples)
 
 
 def _stream_samples(stream: Any) -> int:

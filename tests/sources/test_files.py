@@ -144,6 +144,31 @@ def test_streams_that_cannot_be_told_apart_are_an_error(tmp_path, stems, names, 
         stems_info(path)
 
 
+def test_an_mp4_that_says_more_samples_than_it_can_hold_is_an_error(tmp_path):
+    path = tmp_path / "x.stem.mp4"
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=RATE, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 4096), np.float32), format="fltp", layout="stereo")
+        frame.rate, frame.pts = RATE, 0
+        *packets, last = *stream.encode(frame), *stream.encode(None)
+        last.pts = last.dts = 2**30  # a stream's length is where its last packet ends
+        for packet in (*packets, last):
+            container.mux(packet)
+    for read in (lambda path: stems_info(path, alone="mixture"), read_all):
+        with pytest.raises(AudioError, match=r"x\.stem\.mp4 says \d+ samples, more than its \d+ bytes can hold"):
+            read(path)
+
+
+def test_an_mp3_that_says_more_samples_than_it_can_hold_is_an_error(tmp_path, stems):
+    soundfile.write(tmp_path / "x.mp3", stems["mixture"], RATE)
+    data = bytearray((tmp_path / "x.mp3").read_bytes())
+    at = data.index(b"Xing") + 8
+    data[at : at + 4] = (2**30).to_bytes(4, "big")  # frames
+    (tmp_path / "x.mp3").write_bytes(data)
+    with pytest.raises(AudioError, match=r"x\.mp3 says \d+ samples, more than its \d+ bytes can hold"):
+        audio_info(tmp_path / "x.mp3")
+
+
 def test_a_file_with_pictures_alone_is_an_error(tmp_path):
     path = tmp_path / "x.mp4"
     with av.open(str(path), "w") as container:
