@@ -15,7 +15,7 @@ from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from norbert_store._sources.files import AudioInfo, Block, audio_info, check_file, read_blocks, read_stems, stems_info
-from norbert_store._storage.places import is_url
+from norbert_store._storage.places import is_url, name_of
 from norbert_store._storage.places import local_path as path_of
 from norbert_store._text import printable, shortened
 from norbert_store.errors import AudioError, SourceError
@@ -332,7 +332,7 @@ def local_path(place: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(place)
     if is_url(text):
-        raise SourceError(f"audio at {_told(text)} can't be read from here; fetch it first")
+        raise SourceError(f"audio at {_told(name_of(text))} can't be read from here; fetch it first")
     if "://" not in text:
         return Path(os.path.expanduser(text))
     try:

@@ -533,7 +533,7 @@ def test_to_audio_with_the_phase_of_the_source(run, here):
 def test_to_audio_with_a_given_mixture(run, fails, here):
     shutil.move(here / "musdb", here / "elsewhere")
     arguments = ("to-audio", "x.zarr", "0", "--target", "drums", "-o", "drums.wav")
-    assert f"the source of track '{NAMES[0]}' isn't there" in fails(*arguments)
+    assert f"the source of track '{NAMES[0]}' can't be read: there is no file" in fails(*arguments)
     mixture = f"elsewhere/train/{NAMES[0]}/mixture.wav"
     assert run(*arguments, "--mixture", mixture) == (0, "wrote drums.wav, 0.5 s of drums\n", "")
     original = soundfile.read(f"elsewhere/train/{NAMES[0]}/drums.wav")[0]

@@ -445,6 +445,7 @@ def test_workers_of_dask_that_die_again_and_again_are_an_error(steps, capfd):
         assert list(in_order(executor, eval, [steps.call(0)])) == [0]
         with pytest.raises(WorkerError, match=r"task \d of 2 was given up: .*workers died"):
             list(in_order(executor, eval, [steps.call(1), DIE]))
+        client.wait_for_workers(1, timeout=60)  # a cluster that closes while it starts a worker again fails
     capfd.readouterr()  # what Dask logs
 
 

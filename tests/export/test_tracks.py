@@ -228,7 +228,9 @@ def test_a_track_is_found_from_a_store_that_is_no_folder(tmp_path):
     store = zarr.storage.MemoryStore()
     (track,) = write_good_tracks(tmp_path / "50 % – é", 1)
     export_tracks([track], store, targets=TARGETS, transform=TRANSFORM)
-    (found,) = norbert_store.open(store)
+    with pytest.raises(SourceError, match="isn't read unasked, as the store is in no folder; .* as audio_root"):
+        norbert_store.open(store)[0].to_audio("vocals")
+    (found,) = norbert_store.open(store, audio_root=tmp_path)
     assert found.source == track.source.path.as_uri()
     assert found.to_audio("vocals").shape == (4000, 2)
 

@@ -86,8 +86,8 @@ def test_set_makes_folders_and_leaves_nothing_else(keys):
 
 
 def test_create_never_writes_over(keys):
-    assert keys.create("key", b"one")
-    assert not keys.create("key", b"two")
+    assert keys.create("key", b"one") is not None
+    assert keys.create("key", b"two") is None
     assert keys.get("key") == b"one"
 
 
