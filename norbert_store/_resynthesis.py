@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from norbert_store._read.track import StoredTrack
+from norbert_store._read.track import StoredTrack, source_folders
 from norbert_store._sources.files import AudioInfo
 from norbert_store._sources.source import MIXTURE, Source, read_stem
 from norbert_store._spectra.levels import heard_scale
@@ -181,6 +181,7 @@ def _mixture_blocks(track: StoredTrack, mixture: Mixture) -> Iterator[NDArray[An
 
 def _read_source(track: StoredTrack) -> tuple[AudioInfo, Iterator[NDArray[np.float32]]]:
     try:
-        return Source.find(track.source, track.folder, [MIXTURE], below=track.audio_root).read(MIXTURE)
+        folder, audio_root = source_folders(track)
+        return Source.find(track.source, folder, [MIXTURE], below=audio_root).read(MIXTURE)
     except SourceError as error:
         raise SourceError(f"the source of track {shown(track.name)} can't be read: {error}; give mixture=") from None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._read.selection import Selection
-from norbert_store._read.track import StoredTrack
+from norbert_store._read.track import StoredTrack, store_name
 from norbert_store._spectra.levels import heard_scale
 from norbert_store._text import printable, shortened, shown
 from norbert_store.errors import DamagedError
@@ -77,7 +77,7 @@ def plot_track(track: StoredTrack) -> Figure:
 
     targets = [target for target, there in track.present.items() if there]
     if not targets:
-        raise DamagedError(f"track {shown(track.name)} has no target; expected at least one", store=track.store_name)
+        raise DamagedError(f"track {shown(track.name)} has no target; expected at least one", store=store_name(track))
     figure = Figure(figsize=(10, 0.9 + 1.9 * len(targets)), layout="constrained")
     figure.suptitle(_plain(track.name))
     axes = figure.subplots(len(targets), sharex=True, squeeze=False)[:, 0]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from norbert_store._read.track import StoredTrack
+from norbert_store._read.track import StoredTrack, present_target
 from norbert_store._signature import spelled_out
 from norbert_store._spectra.stft import Audio
 
@@ -66,7 +66,7 @@ class Track(StoredTrack):
         """
         from norbert_store._resynthesis import resynthesize
 
-        return np.concatenate(list(resynthesize(self, self.require_target(target), mixture)))
+        return np.concatenate(list(resynthesize(self, present_target(self, target), mixture)))
 
     @spelled_out()
     def separate(

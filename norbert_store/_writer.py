@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from norbert_store._format.document import LARGEST_NUMBER, Document
+from norbert_store._format.document import LARGEST_NUMBER
 from norbert_store._format.table import Column, Label
 from norbert_store._signature import spelled_out
 from norbert_store._sources.stems import Stems, TrackStems, check_target
@@ -172,17 +171,12 @@ class Writer:
                 raise
 
     @property
-    def document(self) -> Document:
-        """What is committed."""
-        return self._committer.document
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder of the store, if it is one on this machine."""
-        return self._committer.storage.folder
+    def location(self) -> str:
+        """Where the store is, for people."""
+        return self._committer.storage.name
 
     def __repr__(self) -> str:
-        return f"<norbert_store.Writer of {self._committer.storage.name!r}, {len(self._committer.names)} tracks>"
+        return f"<norbert_store.Writer of {self.location!r}, {len(self._committer.names)} tracks>"
 
     # ---- adding tracks
 
@@ -236,8 +230,8 @@ class Writer:
         """
         self._check_open()
         row, columns = self._committer.check(name, split, source, metadata, labels)
-        scales = scales_of_peaks(peak, self.document.targets)
-        stems = TrackStems(audio, self.document.targets, self.transform.stft.rate)
+        scales = scales_of_peaks(peak, self._committer.document.targets)
+        stems = TrackStems(audio, self._committer.document.targets, self.transform.stft.rate)
         place = self._bundle.add(name, stems.blocks(), stems.blocks_to_look_through(scales), scales)
         self._finish_track(row, columns, place)
 
@@ -282,7 +276,7 @@ class Writer:
             raise MagnitudeError(f"track {name!r}: expected magnitudes by target, found {kind}")
         with self._bundle.track(name) as track:
             for target, array in magnitudes.items():
-                check_target(target, self.document.targets)
+                check_target(target, self._committer.document.targets)
                 if array is not None:
                     track.push_magnitude(target, array)
             frames = track.finish_magnitude()

@@ -37,6 +37,26 @@ from typing import Any
 
 from norbert_store._text import printable, shown
 
+__all__ = [
+    "AudioError",
+    "DamagedError",
+    "FormatError",
+    "JpegError",
+    "MagnitudeError",
+    "NameNotFoundError",
+    "NorbertStoreError",
+    "SourceError",
+    "StorageError",
+    "StoreChangedError",
+    "StoreExistsError",
+    "StoreInUseError",
+    "StoreNotFoundError",
+    "StoreReplacedError",
+    "TableError",
+    "TrackError",
+    "WorkerError",
+]
+
 
 class NorbertStoreError(Exception):
     """Base of all errors that this library raises on purpose."""

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -203,7 +204,7 @@ def test_stems_that_are_none_or_left_out_are_absent(create, music, stems):
     with create() as writer:
         writer.add("none", {target: audio[target] if target in stems else None for target in audio})
         writer.add("left out", {target: audio[target] for target in stems})
-    db = norbert_store.open(writer.folder)
+    db = norbert_store.open(writer.location)
     for track in db:
         assert {target for target, there in track.present.items() if there} == stems
     assert np.array_equal(db[0].magnitude, db[1].magnitude, equal_nan=True)
@@ -212,7 +213,7 @@ def test_stems_that_are_none_or_left_out_are_absent(create, music, stems):
 def test_silence_is_stored_once_and_every_chunk_of_it_is_there(create, shards):
     with create() as writer:
         writer.add("silence", {"mixture": np.zeros((20000, 2))})
-    found = shards(writer.folder)
+    found = shards(Path(writer.location))
     assert len(found) == 3
     for key, shard in found.items():
         last = key == "magnitude/c/0/0/2/0"
@@ -222,7 +223,7 @@ def test_silence_is_stored_once_and_every_chunk_of_it_is_there(create, shards):
         assert len(places) == (2 if last else 1)  # the last chunk ends with the track
         assert {index.place(channel, chunk) for channel in range(2) for chunk in range(used, 4)} <= {None}
         assert len(shard) == sum(length for _, length in places) + index_bytes(2, 4)
-    assert (norbert_store.open(writer.folder)[0].magnitude.sel(target="mixture") == 0).all()
+    assert (norbert_store.open(writer.location)[0].magnitude.sel(target="mixture") == 0).all()
 
 
 def test_equal_channels_are_stored_once(options, shards, audio):
@@ -239,10 +240,10 @@ def test_equal_chunks_are_shared_within_one_track_and_target_only(create, shards
     with create(bundle_tracks=2, shard_chunks=16) as writer:
         for name in ("one", "two"):
             writer.add(name, {"mixture": silence, "vocals": silence})
-    one, two = norbert_store.open(writer.folder)
+    one, two = norbert_store.open(writer.location)
     assert (one.frames, one.start, two.start) == (48, 0, 48)
     places = []
-    for target, (key, shard) in enumerate(shards(writer.folder).items()):
+    for target, (key, shard) in enumerate(shards(Path(writer.location)).items()):
         assert key == f"magnitude/c/{target}/0/0/0"
         index = index_of(shard, chunks=16)
         of_one, of_two = (
@@ -253,18 +254,18 @@ def test_equal_chunks_are_shared_within_one_track_and_target_only(create, shards
         assert of_one.isdisjoint(of_two)
         places.append(of_one)
     assert places[0] == places[1]  # each in its own file
-    assert verify(writer.folder)
+    assert verify(writer.location)
 
 
 @pytest.mark.parametrize("samples", [1, 2, 127, 128, 129, 2047, 2048, 2049])
 def test_tracks_of_any_length(create, music, samples):
     with create() as writer:
         writer.add("short", music(samples, 9))
-    track = norbert_store.open(writer.folder)[0]
+    track = norbert_store.open(writer.location)[0]
     assert (track.samples, track.frames) == (samples, -(-samples // 128) + 1)
     assert track.magnitude.shape == (3, 2, track.frames, 113)
     assert not np.isnan(track.magnitude).any()
-    assert verify(writer.folder)
+    assert verify(writer.location)
 
 
 @pytest.mark.parametrize("channels", [1, 3, ("mid", "side")])
@@ -273,10 +274,10 @@ def test_channels(create, channels):
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (3000, len(labels)))
     with create(channels=channels) as writer:
         writer.add("noise", {"mixture": noise})
-    db = norbert_store.open(writer.folder)
+    db = norbert_store.open(writer.location)
     assert db.channels == labels
     assert db[0].magnitude.sel(channel=labels[-1]).shape == (3, 25, 113)
-    assert verify(writer.folder)
+    assert verify(writer.location)
 
 
 def test_every_shared_store_is_whole(made):
@@ -313,10 +314,10 @@ def reads_right(magnitude_of, codec_error):
 
 def test_new_store_can_be_opened_at_once(create, reads_right):
     with create() as writer:
-        db = norbert_store.open(writer.folder)
+        db = norbert_store.open(writer.location)
         assert (len(db), db.names, db.to_xarray().magnitude.shape) == (0, [], (3, 2, 0, 113))
-        reads_right(writer.folder, {})
-    reads_right(writer.folder, {})
+        reads_right(Path(writer.location), {})
+    reads_right(Path(writer.location), {})
 
 
 @pytest.mark.slow
@@ -324,16 +325,16 @@ def test_only_committed_tracks_are_seen(create, music, reads_right):
     audio = {name: music(9000, i) for i, name in enumerate("abc")}
     with create() as writer:
         writer.add("a", audio["a"])
-        assert len(norbert_store.open(writer.folder)) == 0
+        assert len(norbert_store.open(writer.location)) == 0
         writer.commit()
-        early = norbert_store.open(writer.folder)
+        early = norbert_store.open(writer.location)
         writer.add("b", audio["b"])
         writer.add("c", audio["c"])
-        reads_right(writer.folder, {"a": audio["a"]})
+        reads_right(Path(writer.location), {"a": audio["a"]})
         writer.commit()
         writer.commit()
-        reads_right(writer.folder, audio)
-    reads_right(writer.folder, audio)
+        reads_right(Path(writer.location), audio)
+    reads_right(Path(writer.location), audio)
     assert early.names == ["a"]
     assert not np.isnan(early[0].magnitude).any()
 
@@ -345,15 +346,15 @@ def test_bundles_that_are_not_full_wait_for_the_next_commit(create, music, reads
         for name, stems in audio.items():
             writer.add(name, stems)
         writer.commit()
-        reads_right(writer.folder, {"a": audio["a"], "b": audio["b"]})
-    reads_right(writer.folder, audio)
+        reads_right(Path(writer.location), {"a": audio["a"], "b": audio["b"]})
+    reads_right(Path(writer.location), audio)
 
 
 def test_commit_happens_by_itself(create, music, monkeypatch):
     monkeypatch.setattr("norbert_store._write.commit.COMMIT_SECONDS", 0.0)
     with create() as writer:
         writer.add("a", music(1000, 0))
-        assert norbert_store.open(writer.folder).names == ["a"]
+        assert norbert_store.open(writer.location).names == ["a"]
 
 
 def test_programs_that_know_no_consolidated_metadata_read_the_closed_store(small):
@@ -403,9 +404,9 @@ def test_track_that_breaks_off_leaves_nothing_and_the_writer_goes_on(
             right.add(name, stems)
         with pytest.raises(type(error)):
             writer.add("broken", breaking(audio, error))
-    reads_right(writer.folder, whole)
+    reads_right(Path(writer.location), whole)
     # and not a byte more or less than if it had never been tried
-    assert shards(writer.folder) == shards(right.folder)
+    assert shards(Path(writer.location)) == shards(Path(right.location))
 
 
 def test_name_of_a_track_that_broke_off_is_free_again(create, audio):
@@ -413,7 +414,7 @@ def test_name_of_a_track_that_broke_off_is_free_again(create, audio):
         with pytest.raises(RuntimeError):
             writer.add("track", breaking(audio, RuntimeError()), labels={"year": "text"})
         writer.add("track", audio, labels={"year": 1999})
-    assert norbert_store.open(writer.folder).tracks.year.values.tolist() == [1999]
+    assert norbert_store.open(writer.location).tracks.year.values.tolist() == [1999]
 
 
 KILLED = """
@@ -484,7 +485,7 @@ def test_any_loudness_is_stored_relative_to_its_own_peak(create, tmp_path, audio
             writer.add("a", files)
         else:
             writer.add("a", {target: stem if by == "arrays" else stem.tolist() for target, stem in stems.items()})
-    track = norbert_store.open(writer.folder)[0]
+    track = norbert_store.open(writer.location)[0]
     for target, magnitude in exact.items():
         largest = float(magnitude.max())
         assert np.abs(track.magnitude.sel(target=target) - magnitude).max() < 0.08 * largest
@@ -492,14 +493,14 @@ def test_any_loudness_is_stored_relative_to_its_own_peak(create, tmp_path, audio
         bound = float(np.abs(stems[target]).max())
         usual = scale_within(bound) if effort == 0 and by != "magnitudes" else scale_of(largest)
         assert track.scales[target] == usual
-    assert verify(writer.folder)
+    assert verify(writer.location)
 
 
 def test_scales_lie_in_the_table_and_in_every_jpeg(create, audio):
     with create() as writer:
         writer.add("a", scaled(audio))
         writer.add("b", {"drums": audio["drums"]})
-    db = norbert_store.open(writer.folder)
+    db = norbert_store.open(writer.location)
     assert db.tracks["_scale"].dtype == np.int16
     assert db.tracks["_scale"].values.tolist() == [list(db[0].scales.values()), [0, 0, db[1].scales["drums"]]]
     for track in db:
@@ -526,13 +527,13 @@ def test_blocks_that_come_once_take_a_peak(create, audio, stream):
         writer.add("usual", stream(audio))
         with pytest.raises(MagnitudeError, match="give peak="):
             writer.add("too low", stream(audio), peak=1e-3)
-    db = norbert_store.open(writer.folder)
+    db = norbert_store.open(writer.location)
     assert db.names == ["told", "told of one", "usual"]
     told, of_one, usual = (track.scales for track in db)
     assert len(set(told.values())) == 1
     assert of_one == {"mixture": 0, "vocals": told["vocals"], "drums": 0}
     assert set(usual.values()) == {0}
-    assert verify(writer.folder)
+    assert verify(writer.location)
 
 
 @pytest.mark.parametrize(
@@ -570,7 +571,7 @@ def test_full_scale_fits_blocks_of_unknown_peak(create):
     with create() as writer:
         writer.add("full scale", [("mixture", extremes)])
         writer.add("the same as an array", {"mixture": extremes})
-    assert {track.scales["mixture"] for track in norbert_store.open(writer.folder)} == {0}
+    assert {track.scales["mixture"] for track in norbert_store.open(writer.location)} == {0}
 
 
 @pytest.mark.parametrize("gain", [1e-30, 1e-12, 1e12, 1e30])
@@ -680,7 +681,7 @@ def test_bad_audio_is_refused(create, music, tmp_path, stems, error, message, re
         with pytest.raises(error, match=message):
             writer.add("bad", stems)
         writer.add("after", audio["after"])
-    reads_right(writer.folder, audio, thoroughly=False)
+    reads_right(Path(writer.location), audio, thoroughly=False)
 
 
 MAGNITUDE = np.random.default_rng(0).uniform(0, 1, (2, 40, 113)).astype(np.float32)
@@ -720,7 +721,7 @@ def test_bad_magnitudes_are_refused(create, music, magnitude, arguments, error, 
         with pytest.raises(error, match=message):
             writer.add_magnitudes("bad", magnitude, **arguments)
         writer.add("after", audio["after"])
-    reads_right(writer.folder, audio, thoroughly=False)
+    reads_right(Path(writer.location), audio, thoroughly=False)
 
 
 @pytest.mark.parametrize("centred", [True, False])
@@ -729,10 +730,10 @@ def test_magnitudes_without_samples_are_as_long_as_their_frames(tmp_path, centre
     transform = TF(rate=RATE, n_fft=256, hop=64, centred=centred)
     with norbert_store.create(tmp_path / "x.zarr", targets=["a"], channels=1, transform=transform) as writer:
         writer.add_magnitudes("x", {"a": np.zeros((1, frames, 129))})
-    samples = norbert_store.open(writer.folder)[0].samples
+    samples = norbert_store.open(writer.location)[0].samples
     assert transform.frame_count(samples) == frames
     assert transform.frame_count(samples + 1) == frames + 1
-    assert verify(writer.folder)
+    assert verify(writer.location)
 
 
 def test_ready_magnitudes_without_samples_are_frames_times_hop_long():
@@ -796,8 +797,8 @@ def test_bad_rows_are_refused(create, music, arguments, message, reads_right):
         with pytest.raises(TrackError, match=message):
             writer.add(arguments.pop("name"), audio["after"], **arguments)
         writer.add("after", audio["after"], labels={"year": 1970})
-    reads_right(writer.folder, audio, thoroughly=False)
-    assert norbert_store.open(writer.folder).tracks.year.values.tolist() == [1969, 1970]
+    reads_right(Path(writer.location), audio, thoroughly=False)
+    assert norbert_store.open(writer.location).tracks.year.values.tolist() == [1969, 1970]
 
 
 NAMES = [
@@ -836,7 +837,7 @@ def test_any_text_is_a_name_and_touches_nothing_else(create, tmp_path):
         for i, name in enumerate(NAMES):
             labels = {"same": name} | ({name: i} if is_label(name) else {})
             writer.add(name, {"mixture": NOISE[: 100 + i]}, split=name, source=name, labels=labels)
-    db = norbert_store.open(writer.folder)
+    db = norbert_store.open(writer.location)
     assert db.names == NAMES
     assert list(db.tracks.split.values) == list(db.tracks._source.values) == list(db.tracks.same.values) == NAMES
     for i, name in enumerate(NAMES):
@@ -844,7 +845,7 @@ def test_any_text_is_a_name_and_touches_nothing_else(create, tmp_path):
         assert db[name].labels.get(name) == (i if is_label(name) else None)
         assert not np.isnan(db[name].magnitude).any()
         assert name in db
-        assert len(norbert_store.open(writer.folder, split=name)) == 1
+        assert len(norbert_store.open(writer.location, split=name)) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["store.zarr"]
     assert "<script>" not in db._repr_html_() + db["<script>alert(1)</script>"]._repr_html_()
 
@@ -857,13 +858,13 @@ def test_new_labels_reach_back_to_the_first_row_of_a_long_table(create, monkeypa
             writer.add(f"track {i}", {"mixture": NOISE[:100]}, labels=labels)
             if i in (2, 6, 8):
                 writer.commit()
-    db = norbert_store.open(writer.folder)
+    db = norbert_store.open(writer.location)
     assert db.names == [f"track {i}" for i in range(11)]
     assert db.tracks.number.values.tolist() == list(range(11))
     assert db.tracks.late.values.tolist() == [""] * 9 + ["from 9", "from 10"]
     assert np.array_equal(db.tracks.float, [np.nan] * 9 + [4.5, 5.0], equal_nan=True)
     assert db["track 3"].labels == {"number": 3, "late": None, "float": None}
-    table = xarray.open_zarr(writer.folder, group="label")
+    table = xarray.open_zarr(writer.location, group="label")
     assert table["1"].values.tolist() == db.tracks.late.values.tolist()
 
 
@@ -883,11 +884,11 @@ def test_labels_have_gaps_of_every_type(create, again):
     for i in range(5):
         if i in again:
             writer.close()
-            writer = norbert_store.append(writer.folder)
+            writer = norbert_store.append(writer.location)
         labels = {label: values[i] for label, values in GAPS.items()}
         writer.add(str(i), {"mixture": NOISE[:100]}, labels=labels)
     writer.close()
-    db = norbert_store.open(writer.folder)
+    db = norbert_store.open(writer.location)
     for i in range(5):
         # an empty text is one that isn't known
         assert db[i].labels == {label: None if values[i] == "" else values[i] for label, values in GAPS.items()}
@@ -895,7 +896,7 @@ def test_labels_have_gaps_of_every_type(create, again):
     assert db.tracks.truth.values.tolist() == GAPS["truth"]
     assert db.tracks.list.values.tolist() == GAPS["list"]
     assert np.array_equal(db.tracks.fraction, [0.5, 1, np.nan, np.inf, 0], equal_nan=True)
-    assert verify(writer.folder)
+    assert verify(writer.location)
 
 
 def test_closed_writers_take_no_more_tracks(create, music, reads_right):
@@ -906,7 +907,7 @@ def test_closed_writers_take_no_more_tracks(create, music, reads_right):
     with pytest.raises(TrackError, match="closed"):
         writer.add_magnitudes("b", {"mixture": MAGNITUDE})
     writer.close()
-    reads_right(writer.folder, {"a": music(1000, 0)})
+    reads_right(Path(writer.location), {"a": music(1000, 0)})
 
 
 # ---- create
@@ -990,15 +991,17 @@ def test_parameters_out_of_range_are_refused_before_anything_is_written(create, 
 def test_chunks_have_about_as_many_pixels_whatever_the_bins():
     for n_fft in (256, 2048, 8192):
         transform = TF(rate=44100, n_fft=n_fft)
-        layout = norbert_store.create(MemoryStore(), targets=["a"], transform=transform).document.layout
+        layout = norbert_store.create(MemoryStore(), targets=["a"], transform=transform)._committer.document.layout
         assert layout.chunk_frames % 8 == 0
         assert layout.chunk_frames * layout.bins == pytest.approx(190_000, rel=0.03)
-    few = norbert_store.create(MemoryStore(), targets=["a"], transform=ReadyBins("x", 100, 1, [1.0])).document.layout
+    few = norbert_store.create(
+        MemoryStore(), targets=["a"], transform=ReadyBins("x", 100, 1, [1.0])
+    )._committer.document.layout
     assert few.chunk_frames == 8192
 
 
 def test_usual_parameters_are_those_of_the_format():
-    document = norbert_store.create(MemoryStore(), targets=["mixture"]).document
+    document = norbert_store.create(MemoryStore(), targets=["mixture"])._committer.document
     assert document.channels == ("left", "right")
     assert (document.layout.chunk_frames, document.layout.bins, document.layout.shard_chunks) == (256, 744, 64)
     assert document.layout.curve == PowerCurve(exponent=0.3)
@@ -1019,10 +1022,10 @@ def test_usual_parameters_are_those_of_the_format():
 def test_curves_and_quality_are_kept(create, curve):
     with create(curve=curve, quality=95) as writer:
         writer.add("a", {"mixture": NOISE})
-    document = json.loads((writer.folder / "zarr.json").read_bytes())
+    document = json.loads((Path(writer.location) / "zarr.json").read_bytes())
     codecs = document["consolidated_metadata"]["metadata"]["magnitude"]["codecs"][0]["configuration"]["codecs"]
     assert codecs[0]["configuration"] == {"quality": 95.0, "filter": curve.config}
-    db = norbert_store.open(writer.folder)
+    db = norbert_store.open(writer.location)
     assert db.look_up_table[0] == 0
     assert db.look_up_table[255] == 1
     scale = db[0].scales["mixture"]

@@ -30,7 +30,7 @@ from norbert_store._check.shards import read_index
 from norbert_store._check.tracks import NOBODY, Rows
 from norbert_store._check.verify import faults_of
 from norbert_store._format.arrays import block_key, blocks_of, encode_block, json_bytes
-from norbert_store._format.document import EXTENT, EXTENT_PARTS, ROOT_KEY, Document
+from norbert_store._format.document import EXTENT, EXTENT_PARTS, ROOT_KEY, Document, extent_block
 from norbert_store._format.layout import MAGNITUDE, ChunkAt, parse_shard_key, shard_key
 from norbert_store._format.shard import (
     CHECKSUM_BYTES,
@@ -53,7 +53,7 @@ from norbert_store._lazy import lazy
 from norbert_store._read.chunks import Chunks, Extent
 from norbert_store._read.frames import Frames
 from norbert_store._read.snapshot import Snapshot
-from norbert_store._read.track import StoredTrack
+from norbert_store._read.track import StoredTrack, source_folders
 from norbert_store._signature import check_callback, spelled_out
 from norbert_store._sources.files import AudioInfo
 from norbert_store._sources.source import MIXTURE, Source, local_path
@@ -518,16 +518,14 @@ class _Shards:
 
     def _put_extents(self, blocks: Blocks, target: int, number: int, extents: NDArray[np.uint32]) -> None:
         """Put the extents of a shard's chunks into the blocks that they lie in."""
-        layout, end = self.snapshot.layout, self.snapshot.document.chunks
+        layout = self.snapshot.layout
         first = layout.first_chunk(number)
-        stop = first + extents.shape[-1]
-        for block in range(first // layout.positions, (stop - 1) // layout.positions + 1):
-            begin = block * layout.positions
-            at = EXTENT, (target, 0, 0, block)
+        for block, within, part in layout.by_extent_block(first, first + extents.shape[-1]):
+            at = extent_block(target, block)
             if at not in blocks:
-                blocks[at] = self.snapshot.extents(target, begin, min(begin + layout.positions, end))[np.newaxis].copy()
-            low, high = max(begin, first), min(begin + layout.positions, stop)
-            blocks[at][0, ..., low - begin : high - begin] = extents[..., low - first : high - first]
+                whole = layout.extent_block_chunks(block, self.snapshot.document.chunks)
+                blocks[at] = self.snapshot.extents(target, whole.start, whole.stop)[np.newaxis].copy()
+            blocks[at][0, ..., within] = extents[..., part]
 
     def without(self, kept: NDArray[np.int64]) -> tuple[Blocks, dict[str, bytes]]:
         """What changes when only some rows are kept: extents, and the shards in which chunks of others are damaged."""
@@ -634,7 +632,7 @@ def _locate(track: StoredTrack, root: Path | None) -> Source:
     there = [target for target, present in track.present.items() if present]
     # one file is the mixture, or all that the track has
     alone = MIXTURE if MIXTURE in there else there[0]
-    return Source.find(track.source, track.folder, there, alone, root)
+    return Source.find(track.source, source_folders(track)[0], there, alone, root)
 
 
 def _stems(track: StoredTrack, source: Source, targets: Sequence[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:

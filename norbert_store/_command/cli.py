@@ -385,13 +385,14 @@ def to_audio(store: str, track: str, target: str, mixture: Path | None, audio_ro
 
     The phase is that of the mixture.
     """
+    from norbert_store._read.track import present_target
     from norbert_store._resynthesis import resynthesize
     from norbert_store._sources.files import check_output, write_audio
     from norbert_store._store import open as open_store
 
     check_output(out)
     chosen = _track(open_store(store, audio_root=audio_root), track)
-    write_audio(out, resynthesize(chosen, chosen.require_target(target), mixture), chosen.rate, len(chosen.channels))
+    write_audio(out, resynthesize(chosen, present_target(chosen, target), mixture), chosen.rate, len(chosen.channels))
     click.echo(f"wrote {out}, {chosen.duration:.1f} s of {printable(target)}")
 
 

@@ -366,6 +366,11 @@ class Document:
         )
 
 
+def extent_block(target: int, block: int) -> tuple[str, tuple[int, ...]]:
+    """Path and position of a block of a target's extents."""
+    return EXTENT, (target, 0, 0, block)
+
+
 def checksum(text: str) -> str:
     """Return the CRC-32C of a text in UTF-8, eight hexadecimal digits."""
     return f"{google_crc32c.value(text.encode()):08x}"

@@ -128,6 +128,29 @@ class Layout:
         size = self.shard_frames
         return np.arange(start // size + 1, (start + frames) // size + 1) * size
 
+    def is_shard_edge(self, frame: int) -> bool:
+        """Whether a shard begins at a frame."""
+        return frame % self.shard_frames == 0
+
+    # ---- chunks and blocks of extents
+
+    def extent_block_of(self, chunk: int) -> tuple[int, int]:
+        """Block of extents that a chunk lies in, and its position there."""
+        return divmod(chunk, self.positions)
+
+    def by_extent_block(self, first: int, stop: int) -> Iterator[tuple[int, slice, slice]]:
+        """Cut chunks where blocks of extents begin: the block, and where its part lies in it, and among the chunks."""
+        begin = first
+        while begin < stop:
+            block, within = self.extent_block_of(begin)
+            end = min(stop, begin + self.positions - within)
+            yield block, slice(within, within + end - begin), slice(begin - first, end - first)
+            begin = end
+
+    def extent_block_chunks(self, block: int, chunks: int) -> range:
+        """Chunks of a block of extents, where there are ``chunks`` in all."""
+        return range(block * self.positions, min((block + 1) * self.positions, chunks))
+
     # ---- rows and blocks
 
     def blocks(self, rows: int) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._format.arrays import LARGEST_BLOCK_BYTES, block_key, nothing, valid_part
-from norbert_store._format.document import EXTENT, MOST_DOCUMENT_BYTES, ROOT_KEY, Document, block_sum
+from norbert_store._format.document import MOST_DOCUMENT_BYTES, ROOT_KEY, Document, block_sum, extent_block
 from norbert_store._format.layout import MOST_FRAMES, ChunkAt
 from norbert_store._format.table import BY_TARGET, LABEL_GROUP, TRACK_GROUP
 from norbert_store._lazy import lazy
@@ -166,7 +166,7 @@ class Snapshot:
     def _is_followed_by(self, newest: Document) -> bool:
         """Whether a document is of a later state of these rows, whose names and places change only with the edition."""
         rows = self.document.tracks
-        full, rest = divmod(rows, self.layout.rows)
+        full, rest = self.layout.block_of(rows)
         if newest.layout != self.layout or newest.tracks < rows or newest.chunks < self.document.chunks:
             return False
         for path in (f"{TRACK_GROUP}/{name}" for name in _OF_EDITION):
@@ -302,29 +302,23 @@ class Snapshot:
         DamagedError
             If they are missing, or aren't what the document says.
         """
-        size = self.layout.positions
-        block, last = first // size, (stop - 1) // size
-        if block == last:
-            return self._extent_block(target, block)[..., first - block * size : stop - block * size]
-        self._load([(EXTENT, (target, 0, 0, number)) for number in range(block, last + 1)])
-        some = np.concatenate([self._extent_block(target, number) for number in range(block, last + 1)], axis=-1)
-        return some[..., first - block * size : stop - block * size]
-
-    def _extent_block(self, target: int, block: int) -> NDArray[np.uint32]:
-        at = EXTENT, (target, 0, 0, block)
-        values = self._blocks.get(at)
-        if values is None:
-            values = self._load([at])[at]
-        return values[0]
+        parts = [(extent_block(target, block), within) for block, within, _ in self.layout.by_extent_block(first, stop)]
+        if len(parts) == 1:
+            [(at, within)] = parts
+            block = self._blocks.get(at)
+            return (self._load([at])[at] if block is None else block)[0, ..., within]
+        blocks = self._load([at for at, _ in parts])
+        return np.concatenate([blocks[at][0, ..., within] for at, within in parts], axis=-1)
 
     def forget_extents(self, target: int, number: int) -> None:
         """Forget where a chunk lies, because it doesn't lie there any more."""
-        self._blocks.drop((EXTENT, (target, 0, 0, number // self.layout.positions)))
+        block, _ = self.layout.extent_block_of(number)
+        self._blocks.drop(extent_block(target, block))
 
     def load_extents(self, wanted: Iterable[tuple[int, int]]) -> None:
         """Read the extents of some chunks (target, position), all at once, to be remembered."""
-        size = self.layout.positions
-        self._load(sorted({(EXTENT, (target, 0, 0, number // size)) for target, number in wanted}))
+        block_of = self.layout.extent_block_of
+        self._load(sorted({extent_block(target, block_of(number)[0]) for target, number in wanted}))
 
     # ---- blocks
 

@@ -56,21 +56,6 @@ class StoredTrack:
     # ---- of the store
 
     @property
-    def store_name(self) -> str:
-        """Where the store is, for people."""
-        return self._frames.snapshot.name
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder of the store, if it is one on this machine; `source` is relative to the one that holds it."""
-        return self._frames.snapshot.storage.folder
-
-    @property
-    def audio_root(self) -> Path | None:
-        """The folder that `source` is looked for below; that which holds the store's, if it is None."""
-        return self._frames.snapshot.audio_root
-
-    @property
     def transform(self) -> StoredTransform:
         """How audio became magnitudes, and how they become audio again."""
         return self._frames.snapshot.transform
@@ -157,19 +142,6 @@ class StoredTrack:
         scales = zip(self.targets, self._cell("scale").tolist(), strict=True)
         return {target: scale for target, scale in scales if self.present[target]}
 
-    def require_target(self, target: str | int) -> str:
-        """Return the label of a target, by label or position, if the track has it.
-
-        Raises
-        ------
-        NameNotFoundError
-            If it doesn't have it.
-        """
-        label = self.targets[self._position("target", target, self.targets)]
-        if not self.present[label]:
-            raise self._absent(label)
-        return label
-
     # ---- of the chunks
 
     @property
@@ -245,8 +217,36 @@ class StoredTrack:
             return labels.index(label)
         if isinstance(label, int | np.integer) and -len(labels) <= label < len(labels):
             return int(label) % len(labels)
-        raise NameNotFoundError(f"{self.store_name} has no {what} {label!r}; it has {', '.join(map(repr, labels))}")
+        raise NameNotFoundError(f"{store_name(self)} has no {what} {label!r}; it has {', '.join(map(repr, labels))}")
 
     def _absent(self, target: str) -> NameNotFoundError:
         there = ", ".join(repr(name) for name, present in self.present.items() if present)
         return NameNotFoundError(f"track {shown(self.name)} has no target {target!r}; it has {there}")
+
+
+# ---- for other rooms, and not for users of a track
+
+
+def store_name(track: StoredTrack) -> str:
+    """Where the store of a track is, for people."""
+    return track._frames.snapshot.name
+
+
+def source_folders(track: StoredTrack) -> tuple[Path | None, Path | None]:
+    """What a track's source is looked for by: the store's folder, if it is one on this machine, and ``audio_root``."""
+    snapshot = track._frames.snapshot
+    return snapshot.storage.folder, snapshot.audio_root
+
+
+def present_target(track: StoredTrack, target: str | int) -> str:
+    """Return the label of a target, by label or position, if a track has it.
+
+    Raises
+    ------
+    NameNotFoundError
+        If it doesn't have it.
+    """
+    label = track.targets[track._position("target", target, track.targets)]
+    if not track.present[label]:
+        raise track._absent(label)
+    return label

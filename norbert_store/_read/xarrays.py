@@ -77,7 +77,7 @@ class LazyFrames(_LazyArray):
     def preferred_chunks(self) -> dict[str, int | tuple[int, ...]]:
         """Chunk sizes for dask, by axis: whole shards of one target; of very many, as long as shards."""
         layout = self._frames.snapshot.layout
-        if layout.shards(self.shape[2]) > _MOST_SHARDS_TOLD or self._start % layout.shard_frames == 0:
+        if layout.shards(self.shape[2]) > _MOST_SHARDS_TOLD or layout.is_shard_edge(self._start):
             return self._chunks(layout.shard_frames)
         inner = layout.shard_edges(self._start, self.shape[2]) - self._start
         bounds = np.unique(np.concatenate(([0], inner, [self.shape[2]])))

@@ -178,7 +178,8 @@ class Bundle:
         """
         if self.end_chunk is not None and chunk >= self.end_chunk:
             raise AudioError(f"target {target!r} goes on beyond the place that was planned for the track")
-        number, within = divmod(chunk, self.document.layout.shard_chunks)
+        layout = self.document.layout
+        number, within = layout.shard_of(chunk), layout.within_shard(chunk)
         shard = self._open[target]
         if number != shard.number:
             self._write(target)

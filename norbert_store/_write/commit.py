@@ -27,7 +27,14 @@ from norbert_store._format.arrays import (
     decoded_bytes,
     json_bytes,
 )
-from norbert_store._format.document import CHUNK_GROUP, EXTENT, EXTENT_PARTS, MOST_DOCUMENT_BYTES, ROOT_KEY, Document
+from norbert_store._format.document import (
+    CHUNK_GROUP,
+    EXTENT_PARTS,
+    MOST_DOCUMENT_BYTES,
+    ROOT_KEY,
+    Document,
+    extent_block,
+)
 from norbert_store._format.layout import MAGNITUDE
 from norbert_store._format.table import (
     BASE_COLUMNS,
@@ -424,10 +431,10 @@ class Committer:
         """Read the extents in the last block of each target, as far as they are committed."""
         document = self.document
         targets, channels = len(document.targets), len(document.channels)
-        block, within = divmod(document.chunks, document.layout.positions)
+        block, within = document.layout.extent_block_of(document.chunks)
         extents = np.zeros((targets, EXTENT_PARTS, channels, within), np.uint32)
         for target in range(targets if within else 0):
-            extents[target] = _read_block(self.storage, document, EXTENT, (target, 0, 0, block))[0]
+            extents[target] = _read_block(self.storage, document, *extent_block(target, block))[0]
         return extents
 
     def _blocks_of_rows(self, document: Document, rows: Sequence[Row]) -> Blocks:
@@ -476,36 +483,34 @@ class Committer:
         layout, starts, frames = document.layout, self.column("start"), self.column("frames")
         for row in gone:
             chunks = layout.chunk_span(starts[row], frames[row])
-            for number in range(chunks.start // layout.positions, (chunks.stop - 1) // layout.positions + 1):
-                begin = number * layout.positions
+            for block, within, _ in layout.by_extent_block(chunks.start, chunks.stop):
                 for target in range(len(document.targets)):
-                    at = EXTENT, (target, 0, 0, number)
+                    at = extent_block(target, block)
                     if at not in blocks:
                         blocks[at] = _read_block(self.storage, self.document, *at).copy()
-                    blocks[at][..., max(chunks.start - begin, 0) : chunks.stop - begin] = 0
+                    blocks[at][..., within] = 0
         return blocks
 
     def _blocks_of_extents(self, document: Document) -> Blocks:
         """Values of the blocks that new extents come to lie in."""
-        size = document.layout.positions
-        first_block, within = divmod(self.document.chunks, size)
-        begin = first_block * size
+        _, within = document.layout.extent_block_of(self.document.chunks)
+        begin = self.document.chunks - within
         extents = np.zeros((*self._last_extents.shape[:-1], document.chunks - begin), np.uint32)
         extents[..., :within] = self._last_extents
         for first, some in self._waiting_extents:
             extents[..., first - begin : first - begin + some.shape[-1]] = some
         return {
-            (EXTENT, (target, 0, 0, number)): extents[target : target + 1, ..., start : start + size]
-            for number, start in enumerate(range(0, extents.shape[-1], size), first_block)
+            extent_block(target, block): extents[target : target + 1, ..., part]
+            for block, _, part in document.layout.by_extent_block(begin, document.chunks)
             for target in range(len(extents))
         }
 
     def _last_extents_of(self, document: Document, blocks: Blocks) -> Extents:
         """Extents in the last block of each target, if that isn't full."""
-        block, within = divmod(document.chunks, document.layout.positions)
+        block, within = document.layout.extent_block_of(document.chunks)
         if not within:
             return np.zeros((*self._last_extents.shape[:-1], 0), np.uint32)
-        return np.concatenate([blocks[EXTENT, (target, 0, 0, block)] for target in range(len(document.targets))])
+        return np.concatenate([blocks[extent_block(target, block)] for target in range(len(document.targets))])
 
     def _write_labels(self, document: Document) -> None:
         """Write the documents of the arrays of new labels."""

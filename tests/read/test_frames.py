@@ -563,7 +563,7 @@ def test_another_shard_of_the_same_size_is_noticed(tmp_path, options, write):
         for level in (100, 101):
             # just below a power of two
             magnitude = 0.999 * np.ones((1, 16, 30))
-            magnitude[:, 1:] = writer.document.layout.curve.expand(np.array(level / 255))
+            magnitude[:, 1:] = writer._committer.document.layout.curve.expand(np.array(level / 255))
             writer.add_magnitudes(str(level), {"one": magnitude})
     db = norbert_store.open(path)
     assert db[0].scales == {"one": 0}

@@ -76,7 +76,7 @@ def planned(options, music):
     for place, quality in ((coarse, 60), (fine, 95)):
         with norbert_store.create(place, **options(quality=quality, targets=["mixture", "vocals"])) as writer:
             for name in "ab":
-                audio = {target: music(5000, 1)[target] for target in writer.document.targets}
+                audio = {target: music(5000, 1)[target] for target in writer._committer.document.targets}
                 writer.add(name, audio, labels={"mood": "blue" if place is coarse else "red"})
     storage, document = Storage(coarse), Snapshot.open(coarse).document
     extents = Snapshot.open(coarse).extents(0, 0, document.chunks).copy()

@@ -95,7 +95,7 @@ def test_appending_again_and_again_is_writing_at_once(options, shards, bundle_tr
 def test_appending_nothing_changes_nothing(small_copy):
     before = files_below(small_copy)
     with norbert_store.append(small_copy) as writer:
-        assert writer.document.tracks == 4
+        assert writer._committer.document.tracks == 4
     assert files_below(small_copy) == before
 
 
@@ -609,7 +609,7 @@ def test_document_tells_what_is_committed(tmp_path, options):
         for i in range(3):
             writer.add(str(i), {"mixture": noise(i)})
         writer.commit()
-        assert (writer.document.tracks, writer.document.frames) == (2, 32)
+        assert (writer._committer.document.tracks, writer._committer.document.frames) == (2, 32)
         root = (tmp_path / "x.zarr/zarr.json").read_bytes()
-        assert Document.from_json(root, "") == writer.document
-    assert writer.document.tracks == 3
+        assert Document.from_json(root, "") == writer._committer.document
+    assert writer._committer.document.tracks == 3
