@@ -560,10 +560,17 @@ def _check_same(name: str, wanted: Document, there: Document) -> None:
     # the number of chunks in a shard follows from the number of tracks, which may have grown
     layout = replace(wanted.layout, shard_chunks=there.layout.shard_chunks)
     wanted = replace(wanted, layout=layout, transform=_as_read(wanted.transform), encoder=_as_read(wanted.encoder))
-    for what in ("targets", "channels", "transform", "layout", "encoder"):
-        begun, asked = getattr(there, what), getattr(wanted, what)
-        if begun != asked:
-            raise ValueError(f"{name} was begun with the {what} {begun}; it can't go on with {asked}")
+    begun, asked = _settings(there), _settings(wanted)
+    differ = [key for key in begun | asked if begun.get(key) != asked.get(key)]
+    if differ:
+        of_both = "; ".join(f"{key} {begun.get(key)!r}, found {asked.get(key)!r}" for key in differ)
+        raise ValueError(f"{name} was begun with {of_both}; give what it was begun with, or export to another place")
+
+
+def _settings(document: Document) -> dict[str, Any]:
+    """What is the same for all tracks of a store, by name."""
+    parts = {"targets": document.targets, "channels": document.channels}
+    return parts | vars(document.layout) | document.transform | document.encoder
 
 
 def _as_read(config: dict[str, Any]) -> Any:

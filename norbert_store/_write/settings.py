@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from norbert_store._spectra.bins import (
 from norbert_store._spectra.levels import Curve, PowerCurve
 from norbert_store._spectra.stft import Stft, whole_number
 from norbert_store._text import shown
+from norbert_store.errors import TrackError
 
 PIXELS_PER_CHUNK = 256 * 744
 _MOST_CHUNK_FRAMES = 8192
@@ -92,7 +93,7 @@ def new_document(
         transform=stored.config,
         layout=layout,
         encoder={"quality": check_quality(quality), "effort": check_effort(effort)},
-        about={key: check_text(key, text) for key, text in about.items() if text},
+        about={key: _text(key, text) for key, text in about.items() if text != ""},
     )
     return document, stored
 
@@ -103,6 +104,13 @@ def _analysis(transform: Stft | Mel | ReadyBins | None, rate: int | None) -> Stf
     if rate is not None and rate != getattr(transform, "rate", rate):
         raise ValueError(f"rate is {rate}, but the transform's is {transform.rate}; give one, or the same")
     return transform
+
+
+def _text(what: str, text: Any) -> str:
+    try:
+        return check_text(what, text)
+    except TrackError as error:  # which this is no fault of
+        raise ValueError(str(error)) from None
 
 
 def _labels(what: str, labels: Sequence[str]) -> tuple[str, ...]:

@@ -727,7 +727,7 @@ def test_resume_of_what_is_finished_and_of_nothing(run, here):
 @pytest.mark.slow
 def test_resume_errors(fails, run, here):
     run("export", "musdb", "musdb", "new.zarr")
-    assert "was begun with the encoder {'quality': 80.0, 'effort': 3}; it can't go on with {'quality': 70.0, " in fails(
+    assert "was begun with quality 80.0, found 70.0; give what it was begun with, or export to another place" in fails(
         "export", "musdb", "musdb", "new.zarr", "--resume", "--quality", "70"
     )
     (here / "folder" / "track").mkdir(parents=True)
