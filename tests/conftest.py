@@ -39,8 +39,8 @@ RATE = 8000
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let all mixed states be tried, and all writes at which writers are cut off or late."""
-    text = "try all mixed states, and all writes at which writers are cut off or late, not some at random"
+    """Let everything be tried of what is otherwise drawn at random."""
+    text = "try all mixed states, writers that are cut off or late and hostile stores, not some drawn at random"
     parser.addoption("--all-states", action="store_true", help=text)
 
 
