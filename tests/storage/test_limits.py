@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from zarr.storage import LocalStore, MemoryStore, WrapperStore, ZipStore
 
+from norbert_store._format.document import MOST_DOCUMENT_BYTES
 from norbert_store._storage.storage import Storage
 from norbert_store.errors import DamagedError
 from tests.servers import endless_server, http_server
@@ -109,7 +110,7 @@ def test_sparse_document_takes_no_memory(tmp_path):
         file.truncate(2**40)
     error, message = opened(tmp_path)
     assert error == "DamagedError"
-    assert message.startswith(f"{tmp_path}: zarr.json: the file has {2**40} bytes; expected at most {64 * MIB}")
+    assert message.startswith(f"{tmp_path}: zarr.json: the file has {2**40} bytes; expected at most {MOST_DOCUMENT_BYTES}")
 
 
 @pytest.mark.slow
@@ -128,7 +129,7 @@ def test_endless_answer_is_read_no_further_than_a_document_can_be(status, header
     with endless_server(status, headers) as (url, sent):
         error, message = opened(url)
         assert error == "DamagedError"
-        assert f"zarr.json: the file has more than {64 * MIB} bytes" in message
+        assert f"zarr.json: the file has more than {MOST_DOCUMENT_BYTES} bytes" in message
         assert sent[0] < 100 * MIB
 
 
