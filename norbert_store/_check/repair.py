@@ -402,7 +402,7 @@ class _Shards:
     def mend(self, faults: Sequence[Fault], done: _Done, on_progress: Callable[[int, int], None]) -> set[int]:
         """Repair all damaged shards as far as possible; return their positions."""
         for fault in faults:
-            if fault.track is not None and parse_shard_key(fault.key) is None:  # a row that contradicts others
+            if fault.track is not None and parse_shard_key(fault.key) is None:  # a contradictory row
                 self.lost[self.snapshot.column("name").tolist().index(fault.track)] = fault.problem
         damaged: dict[int, set[int]] = {}
         for key in {fault.key for fault in faults}:
