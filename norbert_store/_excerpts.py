@@ -1,4 +1,4 @@
-"""Random excerpts, thousands a second: what a training loop asks for.
+"""Random excerpts for training.
 
 Excerpt ``i`` is a pure function of the seed and of ``i``, for every ``i`` from 0 on. An epoch is a range of indices, so
 any number of workers, machines and restarts sees the same excerpts.
@@ -31,7 +31,7 @@ from norbert_store.errors import NameNotFoundError
 
 Indices = Sequence[int] | NDArray[np.integer[Any]]
 Item = dict[str, Any]
-"""An excerpt: "magnitude", "track" and "start"; of levels "scale" as well."""
+
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MOST_SECONDS = 1e15  # frames still are whole numbers of 64 bits
@@ -46,10 +46,11 @@ class Excerpts:
     Attributes
     ----------
     frames : int
-        Length of an excerpt.
+        Length of an excerpt, frames.
     shape : tuple of int
-        Of an excerpt: (targets, channels, frames, bins).
+        Shape of an excerpt: (targets, channels, frames, bins).
     dtype : numpy.dtype
+        float32, or uint8 for levels.
     """
 
     def __init__(
@@ -88,15 +89,21 @@ class Excerpts:
         )
 
     def __len__(self) -> int:
-        """Excerpts in an epoch."""
+        """Number of excerpts in an epoch."""
         return self._per_epoch
 
     def __iter__(self) -> Iterator[Item]:
-        """Go over the first epoch; without this, `for` would never come to an end."""
+        """Go over the first epoch; without this method, `for` would never end."""
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Item:
-        """Read one excerpt: its values (targets, channels, frames, bins), its track, and where it starts, seconds.
+        """Read one excerpt.
+
+        Returns
+        -------
+        dict
+            "magnitude": its values (targets, channels, frames, bins), whatever they are; "track": name of the track;
+            "start": where it starts in the track, seconds; with levels, "scale" as in `read`.
 
         Raises
         ------
@@ -117,7 +124,7 @@ class Excerpts:
 
     @spelled_out()
     def collate(self, items: Sequence[Item]) -> dict[str, Any]:
-        """Put excerpts together to a batch; those of one `__getitems__` without a copy."""
+        """Put excerpts together into a batch, as `read` returns it; those of one `__getitems__` without a copy."""
         values = [item["magnitude"] for item in items]
         whole = values[0].base if len(values) else None
         if whole is None or whole.shape != (len(values), *values[0].shape) or not _is_batch(values, whole):
@@ -143,14 +150,17 @@ class Excerpts:
         Returns
         -------
         dict
-            "magnitude": ``out``; "track": a name each, "start": seconds each. With ``remix``, a tuple of
-            names and of seconds each. Of levels, "scale" (excerpts, targets), int16: they stand for ``2.0 ** scale``
-            times what `Store.look_up_table` has.
+            "magnitude": ``out``, or a new array like it; "track": for each excerpt the name of its track; "start":
+            for each where it starts, seconds. With ``remix``, names and starts are tuples, with an entry for each
+            target. With levels, "scale" (excerpts, targets), int16: they stand for ``2.0 ** scale`` times the values
+            of `Store.look_up_table`.
 
         Raises
         ------
         IndexError
             If an index is negative.
+        TypeError
+            If the indices aren't a sequence of whole numbers.
         ValueError
             If ``out`` doesn't fit.
         DamagedError
@@ -184,7 +194,25 @@ class Excerpts:
 
     @spelled_out()
     def sampler(self, *, epoch: int = 0, rank: int = 0, world_size: int = 1) -> EpochSampler:
-        """Return the indices of an epoch, for one of ``world_size`` processes that share it."""
+        """Return a sampler for a data loader: the indices of an epoch, for one of ``world_size`` processes.
+
+        Parameters
+        ----------
+        epoch : int
+            Which epoch, from 0; ``set_epoch`` of the sampler changes it.
+        rank, world_size : int
+            Which process this is, of how many: it gets every ``world_size``-th index. Indices at the end of the epoch
+            that not every process would get are left out.
+
+        Returns
+        -------
+        EpochSampler
+
+        Raises
+        ------
+        ValueError
+            If a number is out of range.
+        """
         return EpochSampler(self._per_epoch, epoch, rank, world_size)
 
     def _places(self, indices: Indices) -> _Places:
@@ -215,16 +243,13 @@ class Excerpts:
 
 
 class EpochSampler:
-    """The indices of one epoch after the other, for loaders that want a sampler.
+    """The indices of one epoch, for loaders that want a sampler; made by `Excerpts.sampler`.
 
     Parameters
     ----------
     per_epoch : int
-    epoch : int
-        Which, from 0.
-    rank, world_size : int
-        Which process this is, of how many: it gets every ``world_size``-th index. Those at the end that not all of them
-        would get are left out.
+    epoch, rank, world_size : int
+        As for `Excerpts.sampler`.
     """
 
     def __init__(self, per_epoch: int, epoch: int = 0, rank: int = 0, world_size: int = 1) -> None:
@@ -236,7 +261,7 @@ class EpochSampler:
         self.set_epoch(epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch."""
+        """Choose the epoch, from 0."""
         self._epoch = whole_number("epoch", epoch, at_least=0)
 
     def __len__(self) -> int:
@@ -257,7 +282,7 @@ class _Places:
 
 
 class _Pool:
-    """All excerpts that there are of some tracks, each as likely as any other."""
+    """All possible excerpts of some tracks, each as likely as any other."""
 
     def __init__(
         self, rows: NDArray[np.int64], starts: NDArray[np.int64], lengths: NDArray[np.int64], frames: int
@@ -270,7 +295,7 @@ class _Pool:
 
     def draw(self, hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], ...]:
         """Pick an excerpt by each number: row, first frame in the track, first frame along the packed axis."""
-        # the remainder favours some by one part in 2^64 over the number of excerpts
+        # the modulo favours some, by less than the number of excerpts over 2^64
         chosen = (hashes % np.uint64(self._ends[-1])).astype(np.int64)
         track = np.searchsorted(self._ends, chosen, side="right")
         start = chosen - np.where(track, self._ends[track - 1], 0)
@@ -283,23 +308,26 @@ class _Pool:
 
 
 def _pools(selection: Selection, targets: Sequence[int], frames: int, seconds: float, remix: bool) -> list[_Pool]:
-    """For each draw, the tracks that are long enough and have the target, or all of them."""
+    """For each draw, the tracks that are long enough and have its target; without remix, one draw with all targets."""
     snapshot, rows = selection.snapshot, selection.rows
     if len(rows) == 0:
-        raise ValueError(f"{selection.name} has no tracks, of which there could be excerpts")
+        raise ValueError(f"{selection.name} has no tracks to take excerpts from; add or select at least one")
     (starts, lengths), present = snapshot.spans(rows), snapshot.column("present")[rows]
     if lengths.max() < frames:
         longest = lengths.max() * selection.transform.hop / selection.transform.rate
         raise ValueError(
             f"no track of {selection.name} is as long as {seconds:g} seconds ({frames} frames); the longest has "
-            f"{longest:.2f} ({lengths.max()} frames)"
+            f"{longest:.2f} ({lengths.max()} frames): give shorter excerpts"
         )
     pools = []
     for some in [[target] for target in targets] if remix else [list(targets)]:
         fit = (lengths >= frames) & present[:, some].all(axis=1)
         if not fit.any():
             names = ", ".join(repr(selection.document.targets[target]) for target in some)
-            raise ValueError(f"no track of {selection.name} of {seconds:g} seconds or more has {names}")
+            raise ValueError(
+                f"no track of {selection.name} that is {seconds:g} seconds or longer has {names}; give shorter "
+                "excerpts, or other targets"
+            )
         pools.append(_Pool(rows[fit], starts[fit], lengths[fit], frames))
     return pools
 

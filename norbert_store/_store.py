@@ -46,13 +46,13 @@ def open(  # noqa: A001  # as it is called: norbert_store.open
     Parameters
     ----------
     location : str, path or zarr store
-        A folder, a URL, a .zip file, or a ready zarr store.
+        A folder, a URL, a .zip file, or an open zarr store, path or group.
     split : str, optional
         Only the tracks of this split, such as "train".
     audio_root : str or path, optional
-        The folder that sources of tracks are read below, by `Track.to_audio` and `Track.separate`; the one that holds
-        the store, if left out. Of what the track table says, the longest end that is there is taken:
-        ``train/A - B``, or ``A - B``. Nothing that a store names is read anywhere else.
+        The folder below which `Track.to_audio` and `Track.separate` read the tracks' sources; the one that holds the
+        store, if left out. If it is given, the longest end of a source's path that exists there is taken: of
+        ``../musdb/train/A - B`` perhaps ``train/A - B``, or ``A - B``. A source is never read anywhere else.
 
     Returns
     -------
@@ -64,8 +64,14 @@ def open(  # noqa: A001  # as it is called: norbert_store.open
         If there is nothing there.
     FormatError
         If what is there is no store, breaks the format, or is newer than this library.
+    StorageError
+        If the place can't be read.
+    DamagedError
+        If the frequencies of magnitudes that were computed elsewhere are damaged.
     NameNotFoundError
         If there is no such split.
+    TypeError, ValueError
+        If no store can be at such a location.
 
     Examples
     --------
@@ -80,13 +86,13 @@ def open(  # noqa: A001  # as it is called: norbert_store.open
     (1, 9, 257)
     """
     store = Store(Selection(Frames.open(location, None if audio_root is None else local_path(audio_root))))
-    # a document that can't be understood is told at once
+    # so that a document that can't be understood is an error at once
     _ = store.transform
     return store if split is None else store.select(split=split)
 
 
 def selection_of(store: Store) -> Selection:
-    """Return the tracks that a store shows, for what this library makes of them."""
+    """Return the tracks that a store shows, for other modules of this library."""
     return store._selection
 
 
@@ -118,12 +124,12 @@ class Store:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Labels of the targets."""
+        """Names of the targets."""
         return self._selection.document.targets
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Labels of the channels."""
+        """Names of the channels."""
         return self._selection.document.channels
 
     @property
@@ -133,7 +139,7 @@ class Store:
 
     @property
     def frequencies(self) -> NDArray[np.float64]:
-        """Hz of every bin."""
+        """Frequency of every bin, Hz, (bins,)."""
         return self.transform.frequencies
 
     @property
@@ -143,17 +149,17 @@ class Store:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """All attributes of the store, with those that this version doesn't know."""
+        """All keys of the store's document, as JSON values, including those that this version doesn't know."""
         return self._selection.document.attributes
 
     @property
     def curve(self) -> Curve:
-        """Between levels and magnitudes, relative to the scale of a track's target."""
+        """The curve between levels and magnitudes, relative to a stem's scale (`Track.scales`)."""
         return self._selection.document.layout.curve
 
     @property
     def look_up_table(self) -> NDArray[np.float32]:
-        """The 256 magnitudes that the levels stand for at scale 0; at others, ``2.0 ** scale`` times as much."""
+        """The 256 magnitudes that levels stand for at scale 0, (256,); at other scales ``2.0 ** scale`` times these."""
         magnitudes: NDArray[np.float32] = table(self.curve)
         return magnitudes
 
@@ -164,7 +170,7 @@ class Store:
 
     @property
     def splits(self) -> dict[str, int]:
-        """For each split, how many tracks it has."""
+        """Number of tracks in each split; "" for tracks without one."""
         found, counts = np.unique(self._selection.column("split").astype(str), return_counts=True)
         return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
@@ -183,15 +189,15 @@ class Store:
         return isinstance(track, str) and track in self._selection.row_by_name
 
     def keys(self) -> KeysView[str]:
-        """Names of the tracks, as a mapping has them."""
+        """Names of the tracks, as of a mapping."""
         return self._by_name().keys()
 
     def items(self) -> ItemsView[str, Track]:
-        """Names and tracks, as a mapping has them."""
+        """Pairs of name and track, as of a mapping."""
         return self._by_name().items()
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return a track by its name, or something else if there is none."""
+        """Return a track by its name, or ``default`` if there is none."""
         return self[name] if name in self else default  # noqa: SIM401
 
     def _by_name(self) -> dict[str, Track]:
@@ -213,6 +219,8 @@ class Store:
             If there is no track of that name.
         IndexError
             If there is no such position.
+        TypeError
+            If the key is something else.
         """
         if isinstance(key, slice):
             return Store(self._selection.some(key))
@@ -226,10 +234,12 @@ class Store:
 
     @property
     def tracks(self) -> xarray.Dataset:
-        """The track table: a variable for each column, one row a track.
+        """The track table: a variable for each column, along the dimension "track".
 
-        Of a store with many tracks, a column is read when its values are asked for. Labels of several texts are lists,
-        and truth values with gaps objects: netCDF and zarr hold them only if they are made text or numbers before.
+        Labels have their own names. What the store keeps itself begins with "_" (``_samples``, ``_start``, ...), except
+        ``name`` and ``split``. In a store with many tracks, a column is read when its values are asked for. Labels that
+        are lists of texts, and truth values of which some aren't known, are arrays of objects: convert them to text or
+        numbers before you write them as netCDF or zarr.
         """
         return table_dataset(self._selection.snapshot, self._selection.chosen)
 
@@ -243,14 +253,18 @@ class Store:
         which : array_like, optional
             A mask over the tracks, their positions, or their names.
         **labels
-            Values of ``split``, or of any label: one, or several of which a track must have one.
+            Values of ``split``, or of any label: one value, or several of which a track must have one.
+
+        Returns
+        -------
+        Store
 
         Raises
         ------
         NameNotFoundError, IndexError
             If a name, a position, a label or a value of it isn't there.
         ValueError
-            If a mask has another length than there are tracks, or it is none of the three.
+            If ``which`` is neither a mask, positions nor names, or a mask of another length than there are tracks.
 
         Examples
         --------
@@ -310,11 +324,11 @@ class Store:
         seed : int
             Excerpt ``i`` is a pure function of the seed and ``i``.
         values : str or callable
-            "magnitude", "levels" (uint8, with what they are relative to under "scale"), "decibel", or a function of one
-            value, which is evaluated once for each of the 256 levels and each scale that there is: it gets an array of
-            magnitudes and returns as many numbers.
+            "magnitude" (float32), "levels" (uint8, with their scale under "scale"), "decibel" (float32), or a function
+            of one value. A function is called once for each scale in the store, with the 256 magnitudes that levels
+            stand for, and returns as many numbers, which become float32.
         per_epoch : int, optional
-            How many excerpts an epoch has; if left out, as many as are together as long as the tracks.
+            How many excerpts an epoch has; if left out, as many as together are as long as the tracks.
         remix : bool
             Whether each target is drawn from another track.
 
@@ -368,7 +382,15 @@ class Store:
         Returns
         -------
         xarray.Dataset
-            "mean" and "std" (target, frequency), "frames" (target).
+            "mean" and "std" (target, frequency), float64, NaN where no track has the target; and "frames" (target), the
+            number of frames that were counted, over all channels.
+
+        Raises
+        ------
+        ValueError
+            If ``values`` is none of these.
+        DamagedError
+            If what is stored is damaged.
         """
         from norbert_store._statistics import statistics
 
@@ -376,15 +398,15 @@ class Store:
 
     @spelled_out()
     def digest(self, *, strong: bool = False) -> str:
-        """Return the SHA-256 of these tracks: equal however, wherever and by whom they were written.
+        """Return the SHA-256 of these tracks, which is the same however, wherever and by whom they were written.
 
-        Taken are what the tracks are called and labelled, how they were transformed, and length and checksum of each
-        chunk; not where they came from, their metadata, or when they were written. It tells accidents, not forgers.
+        It covers names, splits and labels of the tracks, the transform, and length and checksum of each chunk; not
+        their sources and metadata, nor when they were written. It detects accidents, not forgeries.
 
         Parameters
         ----------
         strong : bool
-            Whether all chunks are read, and their bytes taken as well.
+            Whether to read all chunks, and cover their bytes as well.
 
         Returns
         -------
@@ -414,10 +436,19 @@ class Store:
 
     @spelled_out()
     def to_xarray(self, values: Values = "magnitude") -> xarray.Dataset:
-        """Return all tracks along one packed axis (target, channel, frame, frequency), lazy; "magnitude" or "levels".
+        """Return all tracks along one packed axis (target, channel, frame, frequency), lazy.
 
-        Magnitudes are NaN between tracks and where a target is absent: `tracks` tells where each track starts, and how
-        many frames it has. Levels are 0 there, and have a coordinate "scale" (target, frame).
+        Parameters
+        ----------
+        values : str
+            "magnitude" (float32) or "levels" (uint8), which is also the name of the variable.
+
+        Returns
+        -------
+        xarray.Dataset
+            Magnitudes are NaN between tracks and where a target is absent; `tracks` tells where each track starts
+            (``_start``), and how many frames it has (``_frames``). Levels are 0 there, and have a coordinate "scale"
+            (target, frame).
 
         Raises
         ------
@@ -426,8 +457,8 @@ class Store:
         """
         if self._selection.chosen is not None:
             raise ValueError(
-                "the packed axis holds the tracks of all splits; take it of the whole store, or go over the tracks of "
-                "this selection one by one"
+                "the packed axis holds all tracks, and this store is a selection of them; call to_xarray of the whole "
+                "store, or of each track"
             )
         return packed_dataset(self._selection.frames, values)
 
@@ -440,7 +471,7 @@ def _with_values(selection: Selection, label: str, values: Any) -> Selection:
         raise NameNotFoundError(f"{selection.name} has no label {label!r}; it has {', '.join(map(repr, known))}")
     wanted = [values] if isinstance(values, str) or not isinstance(values, Sequence | set | np.ndarray) else [*values]
     column = column_values(selection.snapshot, known[label], selection.chosen).tolist()
-    # of a list of texts, one will do
+    # one text of a list is enough
     of_each = [set(found or ()) if known[label].type == "strings" else {found} for found in column]
     there = set().union(*of_each)
     for value in wanted:

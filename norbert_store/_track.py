@@ -14,7 +14,7 @@ from norbert_store._spectra.stft import Audio
 
 
 class Track(StoredTrack):
-    """One track of a store, by ``db["name"]`` or ``db[0]``; nothing of it is read before it is asked for."""
+    """One track of a store, returned by ``db["name"]`` or ``db[0]``; everything is read only when it is asked for."""
 
     def _repr_html_(self) -> str:
         from norbert_store._show import track_html
@@ -23,15 +23,15 @@ class Track(StoredTrack):
 
     @spelled_out()
     def to_audio(self, target: str | int, *, mixture: ArrayLike | str | os.PathLike[str] | None = None) -> Audio:
-        """Make audio of a target's magnitudes and the mixture's phase.
+        """Make audio from a target's magnitudes and the mixture's phase.
 
         Parameters
         ----------
         target : str or int
-            Label or position.
+            Name or position.
         mixture : array_like or path, optional
-            Audio (samples, channels) at the store's rate and of the track's length, or a file of it. If left out,
-            what `source` points to is read.
+            Audio (samples, channels) at the store's rate and of the track's length, or a file of it. If left out, it is
+            read from `source`.
 
         Returns
         -------
@@ -45,7 +45,11 @@ class Track(StoredTrack):
         AudioError
             If the mixture has another length, rate or number of channels than the track.
         SourceError
-            If the mixture's file isn't there.
+            If the mixture's file isn't there, or the track's source may not be read.
+        DamagedError
+            If what is stored is damaged.
+        ValueError
+            If the magnitudes were computed elsewhere, so that the library has no inverse for them.
 
         Examples
         --------
@@ -90,14 +94,14 @@ class Track(StoredTrack):
             "wiener" (multichannel Wiener filter, `norbert_store.filters.wiener`), "softmask", "irm" (ideal ratio mask)
             or "ibm" (ideal binary mask).
         targets : sequence of str, optional
-            What the mixture is made of; all targets that the track has but "mixture" if left out. The whole mixture is
-            shared out among them: a single one gets all of it, so the rest has to be a target, too.
+            What the mixture is made of; if left out, all targets of the track except "mixture". The whole mixture is
+            divided among them: a single one gets all of it, so the rest has to be a target, too.
         iterations : int
             Of expectation maximization, for "wiener".
         exponent : float, optional
-            Of magnitudes in a share, for "softmask" (1 if left out) and "irm" (2: shares of power).
+            The power of magnitudes that shares are in proportion to, for "softmask" (1 if left out) and "irm" (2).
         threshold : float
-            dB, for "ibm".
+            How much louder than the sum of the others a target must be to get a bin, dB, for "ibm".
         block_seconds : float
             The Wiener filter estimates its spatial covariances for each block of this length; the masks don't depend
             on it.
@@ -112,10 +116,10 @@ class Track(StoredTrack):
         ------
         TrackError
             If the track doesn't have one of the targets, or has none but the mixture.
-        AudioError, SourceError
-            As `to_audio`.
+        AudioError, SourceError, DamagedError
+            As for `to_audio`.
         ValueError
-            If the method is unknown, or a parameter is out of range or for other methods.
+            If the method is unknown, or a parameter is out of range or for other methods; and as for `to_audio`.
 
         Examples
         --------

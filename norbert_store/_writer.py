@@ -1,6 +1,6 @@
 """Arrays to shards: tracks go in one after the other, bundles are written whole, and a commit makes them visible.
 
-`norbert_store._write.commit` says in which order, and what that is good for.
+`norbert_store._write.commit` explains the order of writes.
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ def create(
     bandwidth : float
         Highest frequency that is kept, Hz.
     curve : PowerCurve or LogCurve, optional
-        Between magnitudes and levels; ``PowerCurve()`` if left out.
+        The curve between magnitudes and levels; ``PowerCurve()`` if left out.
     quality : float
-        From 0 to 100: how little of the loss is heard, the same on every track. Ten points less double the error.
+        From 0 to 100: the higher, the less of the loss is heard, equally on every track. Ten points less double the
+        error.
     effort : int
         How long to search for fewer bytes at that quality, from 0 to 4. 0 doesn't use the model of hearing; it bounds
         the error of every block instead, for data that isn't for listening.
@@ -60,9 +61,9 @@ def create(
     shard_chunks : int
         Chunks along time in a shard; a shard is one file of one target.
     bundle_tracks : int
-        Tracks that are written and committed together and share shards; raise it for many short tracks.
+        Number of tracks that are written and committed together and share shards; raise it for many short tracks.
     title, license, citation : str
-        Of the data set, kept in its attributes.
+        Of the data set, kept in the store's document.
 
     Returns
     -------
@@ -80,7 +81,7 @@ def create(
     ValueError
         If an argument is out of range.
     TypeError
-        If there is no option of a name.
+        If there is no option of such a name.
 
     Examples
     --------
@@ -99,10 +100,10 @@ def create(
 
 @spelled_out()
 def append(location: Location, *, bundle_tracks: int = 1) -> Writer:
-    """Open a store to add tracks: return a writer that adds them behind those that are there.
+    """Open a store to add tracks: return a writer that adds them after those that are there.
 
-    Whoever has the store open goes on reading the tracks that it knows; whoever opens it after a commit sees more. What
-    a writer that died has left behind, and never committed, is deleted.
+    A reader that has the store open goes on with the tracks that it knows; one that opens it after a commit sees the
+    new tracks, too. Files that a writer has left behind when it died, and never committed, are deleted.
 
     Parameters
     ----------
@@ -123,9 +124,11 @@ def append(location: Location, *, bundle_tracks: int = 1) -> Writer:
     StoreInUseError
         If somebody else is writing there.
     FormatError
-        If what is there is no store, or has chunks of other codecs than this library's.
+        If what is there is no store, breaks the format, or has features that this version can't write.
     StorageError
         If nothing can be written there.
+    ValueError
+        If ``bundle_tracks`` is no whole number above 0.
 
     Examples
     --------
@@ -146,7 +149,12 @@ class Writer:
     """Adds tracks to a store, one after the other; `create` and `append` return one.
 
     At most one shard per target is in memory, encoded. Leaving the ``with`` block commits all tracks that were added
-    completely, also after an error.
+    completely, even after an error.
+
+    Attributes
+    ----------
+    transform : StoredTransform
+        How audio becomes magnitudes.
     """
 
     def __init__(self, committer: Committer, bundle_tracks: int) -> None:
@@ -166,13 +174,13 @@ class Writer:
         try:
             self.close()
         except (StorageError, StoreInUseError):
-            # what went wrong first is what people need to know
+            # the first error is the one that people need to see
             if error is None:
                 raise
 
     @property
     def location(self) -> str:
-        """Where the store is, for people."""
+        """Where the store is, as text for people."""
         return self._committer.storage.name
 
     def __repr__(self) -> str:
@@ -194,16 +202,16 @@ class Writer:
     ) -> None:
         """Add a track from audio.
 
-        Arrays and files are read twice: first for the largest magnitude of each target, which levels are relative to.
+        Arrays and files are read twice: first for the largest magnitude of each target, from which its scale follows.
 
         Parameters
         ----------
         name : str
             Not empty, and not that of another track.
         audio : mapping or iterable
-            By target: an array (samples, channels) of floats, the path of an audio file, or an iterable of blocks
-            (samples, channels). A target that is left out, or None, is marked as absent. Or an iterable of
-            (target, block), for sound that comes interleaved.
+            By target: an array (samples, channels) of floats, full scale 1.0; the path of an audio file; or an iterable
+            of such blocks. A target that is left out, or None, is marked as absent. Or an iterable of (target, block),
+            for stems that come interleaved.
         split : str
             Such as "train".
         source : str
@@ -211,11 +219,12 @@ class Writer:
         metadata : mapping, optional
             Anything that JSON can hold.
         labels : mapping, optional
-            Text or numbers that get a column of their own in the track table; None where one isn't known.
+            By name: text, a truth value, a number or a list of texts; None if it isn't known. Each label becomes a
+            column of `Store.tracks`.
         peak : float or mapping of str to float, optional
-            The largest magnitude of all targets, or by target, or the largest absolute sample, which no magnitude
-            exceeds: for blocks that can be read only once. If left out, it is 1.0 for those, as for audio within full
-            scale, and all others are looked through.
+            The largest magnitude, of all targets or by target, or a bound such as the largest absolute sample, which no
+            magnitude exceeds: for blocks that can be read only once. If it is left out, 1.0 is taken for those, which
+            is right for audio within full scale; arrays and files are read first to find it.
 
         Raises
         ------
@@ -224,9 +233,12 @@ class Writer:
         AudioError, SourceError
             If audio can't be read, or targets differ in length, rate or channels.
         MagnitudeError
-            If values aren't finite, or a magnitude exceeds the peak. The message tells which the track needs.
+            If values aren't finite, or a magnitude exceeds the peak. The message says which peak the track needs.
         ValueError
-            If a peak is no positive number, or that of no target.
+            If a peak is no positive number, or is given for something that is no target; or if the store is one of
+            magnitudes that are computed elsewhere (`ReadyBins`).
+        StorageError, StoreInUseError
+            If the store can't be written, or another writer has taken it over.
         """
         self._check_open()
         row, columns = self._committer.check(name, split, source, metadata, labels)
@@ -254,8 +266,9 @@ class Writer:
         name, split, source, metadata, labels
             As for `add`.
         magnitudes : mapping
-            By target: an array (channels, frames, bins), finite and not negative, of any unit. Anything that slices
-            like NumPy will do (a memory map, HDF5, zarr); it is read in blocks of frames, twice.
+            By target: an array (channels, frames, bins) of floats, finite and not negative, in any unit. Anything that
+            slices like NumPy will do (a memory map, HDF5, zarr); it is read twice, in blocks of frames. A target that
+            is left out, or None, is marked as absent.
         samples : int, optional
             Length of the audio; if left out, the longest that gives this number of frames.
 
@@ -264,10 +277,12 @@ class Writer:
         TrackError
             If name, split, metadata or labels don't fit.
         MagnitudeError
-            If values are no magnitudes, if arrays differ in length or don't fit the store, or if audio of that many
+            If values are no magnitudes, if arrays differ in length or don't fit the store, or if audio of ``samples``
             samples has another number of frames.
         ValueError
             If ``samples`` is no whole number above 0.
+        StorageError, StoreInUseError
+            As for `add`.
         """
         self._check_open()
         row, columns = self._committer.check(name, split, source, metadata, labels)
@@ -287,7 +302,8 @@ class Writer:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise TrackError(f"the writer of {self._committer.storage.name} is closed; no track can be added")
+            name = self._committer.storage.name
+            raise TrackError(f"the writer of {name} is closed; open another one with norbert_store.append()")
 
     def _samples(self, frames: int) -> int:
         """Length of the audio that a number of frames stands for."""
@@ -297,7 +313,7 @@ class Writer:
         return (frames - 1) * stft.hop + (0 if stft.centred else stft.n_fft)
 
     def _check_samples(self, samples: int, frames: int) -> None:
-        """Check what `Track.to_audio` depends on, and that the table can hold it."""
+        """Check a length that `Track.to_audio` depends on, and that the track table can hold it."""
         if samples >= LARGEST_NUMBER:
             raise MagnitudeError(
                 f"a track has fewer than 2^53 samples, found {samples}; give samples=, or a smaller hop"
@@ -315,7 +331,7 @@ class Writer:
             self._finish_bundle()
 
     def _new_bundle(self, next_chunk: int) -> Bundle:
-        """Begin a bundle at the next shard's beginning."""
+        """Begin a bundle where the next shard begins."""
         committer = self._committer
         first_chunk = committer.document.layout.whole_shards(next_chunk)
         left_behind = committer.left_behind
@@ -332,11 +348,23 @@ class Writer:
     # ---- commits
 
     def commit(self) -> None:
-        """Make all whole bundles visible to readers; tracks of a bundle that isn't full yet wait for the next time."""
+        """Make all full bundles visible to readers; tracks of a bundle that isn't full yet wait for a later commit.
+
+        Raises
+        ------
+        StorageError, StoreInUseError
+            If the store can't be written, or another writer has taken it over.
+        """
         self._committer.commit()
 
     def close(self) -> None:
-        """Write the bundle that is open, and commit; nothing can be added after that."""
+        """Write the open bundle, and commit; nothing can be added after that.
+
+        Raises
+        ------
+        StorageError, StoreInUseError
+            As for `commit`.
+        """
         if self._closed:
             return
         self._closed = True

@@ -6,19 +6,19 @@ Each is also one of Python's own, so that ordinary ``except`` clauses work::
     |
     |   what was given doesn't fit                                          ValueError
     |-- MagnitudeError        magnitudes that can't be stored
-    |-- AudioError            audio that can't be read, or doesn't fit the store
+    |-- AudioError            audio that can't be read, or doesn't fit
     |-- TrackError            a track whose name, labels or metadata don't fit
     |-- TableError            a table of tracks whose columns, names or files don't fit
     |-- JpegError             a JPEG that is corrupt, or of another kind
     |-- FormatError           a store that breaks the format, or is newer than this library
     |
     |   what was asked for isn't there                                      KeyError
-    |-- NameNotFoundError     a track, target, channel or split of that name
+    |-- NameNotFoundError     a track, target, channel, label or label's value
     |
     |   a place, a file or a process                                        OSError
     |-- StoreExistsError      where a new store was to be written           (FileExistsError)
     |-- StoreNotFoundError    where a store was to be opened                (FileNotFoundError)
-    |-- StoreReplacedError    another store is there now; open it again
+    |-- StoreReplacedError    another store, or state of it, is there now; open it again
     |-- StoreChangedError     tracks have moved since it was opened; open it again
     |-- StoreInUseError       somebody else is writing there
     |-- StorageError          the place can't be read or written
@@ -27,8 +27,8 @@ Each is also one of Python's own, so that ordinary ``except`` clauses work::
     `-- WorkerError           processes that did the work died again and again
 
 A wrong argument is a plain `TypeError` or `ValueError`. A message says what was found, what was expected and what to
-do, and names store, track, target and chunk where they are known. What a store says of itself is shown in it so that
-it can do nothing to a terminal.
+do, and names store, track, target and chunk where they are known. Text that comes from a store is escaped in it, so
+that it can't control a terminal.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class NorbertStoreError(Exception):
 
 
 class MagnitudeError(NorbertStoreError, ValueError):
-    """Values that can't be stored: NaN, infinite, negative, or larger than was said."""
+    """Values that can't be stored: NaN, infinite, negative, or above the given peak or reference."""
 
 
 class AudioError(NorbertStoreError, ValueError):
-    """Audio that can't be read, or that doesn't fit the store or its own other stems."""
+    """Audio that can't be read, or doesn't fit the store, the track or its other stems."""
 
 
 class JpegError(NorbertStoreError, ValueError):
@@ -90,7 +90,7 @@ class TableError(NorbertStoreError, ValueError):
 
 
 class StoreExistsError(NorbertStoreError, FileExistsError):
-    """Something is already there, where a new store was to be written."""
+    """There is something already where a new store was to be written."""
 
 
 class StoreNotFoundError(NorbertStoreError, FileNotFoundError):
@@ -98,11 +98,11 @@ class StoreNotFoundError(NorbertStoreError, FileNotFoundError):
 
 
 class StoreReplacedError(NorbertStoreError, OSError):
-    """Another store has come to where one is open; opened again, that one is read."""
+    """An open store was replaced by another store, or by another state of itself; open it again."""
 
 
 class StoreChangedError(NorbertStoreError, OSError):
-    """Tracks of a store have moved since it was opened; opened again, they are where they should be."""
+    """Tracks of a store have moved since it was opened; open it again."""
 
 
 class StoreInUseError(NorbertStoreError, OSError):
@@ -110,7 +110,7 @@ class StoreInUseError(NorbertStoreError, OSError):
 
 
 class StorageError(NorbertStoreError, OSError):
-    """The place where a store lies can't be read or written: a full disk, a missing right, a server that fails.
+    """The place where a store lies can't be read or written: a full disk, missing permission, a server that fails.
 
     Attributes
     ----------
@@ -134,14 +134,14 @@ class WorkerError(NorbertStoreError, OSError):
 
 
 class SourceError(NorbertStoreError, OSError):
-    """The audio that a track was made of, or a data set, isn't where it was looked for."""
+    """The audio that a track was made from, or a data set, isn't where it was looked for."""
 
 
 class DamagedError(NorbertStoreError, OSError):
     """Stored bytes that are missing, cut short, or fail their checksum.
 
-    Who finds the damage says what it is and which file has it; who knows the names of store, track and target adds
-    them on the way up.
+    The code that finds the damage gives the problem and the file; callers that know the names of store, track and
+    target add them.
 
     Attributes
     ----------
@@ -186,7 +186,7 @@ class DamagedError(NorbertStoreError, OSError):
 
 
 class NameNotFoundError(NorbertStoreError, KeyError):
-    """A track, target, channel or split of that name isn't in the store."""
+    """There is no such track, target, channel or label in the store, or no such value of a label."""
 
     def __str__(self) -> str:
         # KeyError shows the repr of its argument, which is for keys, not for sentences

@@ -1,4 +1,4 @@
-"""What is wrong with what the root's document says for others: metadata of arrays; and with the labels of axes."""
+"""Faults of the metadata that follow from the root's document, for other programs; and of the labels of axes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GROWING = ("track", "frame", "chunk")
 
 
 def root_faults(snapshot: Snapshot) -> Iterator[Fault]:
-    """What only other programs read of the root's ``zarr.json``: it follows from the document."""
+    """Faults of the part of the root's ``zarr.json`` that only other programs read; it follows from the document."""
     written = snapshot.document.to_json(not snapshot.storage.is_session)
     found, expected = read_json(snapshot.root_bytes), json.loads(written)
     differing = [
@@ -33,13 +33,13 @@ def root_faults(snapshot: Snapshot) -> Iterator[Fault]:
 
 
 def pending_faults(snapshot: Snapshot) -> Iterator[Fault]:
-    """What a change that was cut off has left to be brought to its place: other programs read what is there."""
+    """Files that a change that was cut off has yet to replace: other programs still read the old ones."""
     for key in snapshot.document.pending:
-        yield Fault(snapshot.name, key, "its new bytes are pending still: a change was cut off; repair the store")
+        yield Fault(snapshot.name, key, "its new bytes are still pending: a change was cut off; repair the store")
 
 
 def document_faults(snapshot: Snapshot) -> Iterator[Fault]:
-    """Every array and group has a document of its own, for programs that don't know consolidated metadata."""
+    """Faults of the arrays' and groups' own documents, for programs that don't know consolidated metadata."""
     for key, expected in snapshot.document.nodes().items():
         try:
             found = snapshot.storage.get(key, MOST_DOCUMENT_BYTES)
@@ -77,7 +77,7 @@ def _is_older(shape: Any, expected: Mapping[str, Any]) -> bool:
 
 
 def coordinate_faults(snapshot: Snapshot) -> Iterator[Fault]:
-    """Labels stand in the attributes, to be read at once, and in arrays, for programs that read zarr."""
+    """Faults of /target, /channel and /frequency, by which programs that read zarr know what the document says."""
     for path, check in _COORDINATES.items():
         key = coordinate_key(path)
         try:
@@ -94,7 +94,7 @@ def coordinate_key(path: str) -> str:
 
 
 def _labels_problem(found: NDArray[Any], expected: tuple[str, ...]) -> str | None:
-    return None if tuple(found) == expected else f"it holds {shown(tuple(found))}, the attributes say {shown(expected)}"
+    return None if tuple(found) == expected else f"it holds {shown(tuple(found))}, the document says {shown(expected)}"
 
 
 def _frequency_problem(found: NDArray[np.float64]) -> str | None:

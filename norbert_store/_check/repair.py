@@ -1,9 +1,9 @@
-"""What is damaged, made again: chunks from the audio that they were made of, everything else from what tells it.
+"""Repair: chunks are encoded again from their audio, everything else is made again from what it follows from.
 
-Chunks that are whole are carried over as they are, and the others are encoded again, so that an unchanged source gives
-back the same shard, byte for byte; then nothing else changes. Where an encoder of another version gives other bytes,
-shard and extents are changed together. Tracks that can't be made again may be dropped: their rows are taken out, and
-those behind them move, which a reader that has the store open is told. Each change is committed whole or not at all
+Intact chunks are kept as they are, and the others are encoded again, so that an unchanged source gives the same shard,
+byte for byte; then nothing else changes. Where an encoder of another version gives other bytes, shard and extents are
+changed together. Tracks that can't be made again may be dropped: their rows are taken out, and later ones move, which
+is an error for a reader that has the store open. Each change is committed whole or not at all
 (`norbert_store._write.change`).
 """
 
@@ -76,11 +76,11 @@ from norbert_store.errors import (
 
 OnProgress = Callable[[str, int, int], None]
 
-# in levels, root mean square: more is another piece of music, however coarse the tables
+# in levels, root mean square: more is another piece of music, however coarse the quantisation tables
 _LARGEST_DIFFERENCE = 32.0
 _SLACK_BYTES = 2**16
 _TABLE = (f"{TRACK_GROUP}/", f"{LABEL_GROUP}/")
-_EXPORT_AGAIN = "nothing else in the store says what it said; export the data set again"
+_EXPORT_AGAIN = "nothing else in the store holds what it held; export the data set again"
 
 
 @spelled_out()
@@ -93,24 +93,25 @@ def repair(
 ) -> Report:
     """Make again what `norbert_store.verify` finds missing or damaged.
 
-    Chunks are encoded again from the sources of their tracks, which must be as they were. Who has the store open goes
-    on reading it; after tracks were taken out, `StoreChangedError` may tell them to open it again.
+    Chunks are encoded again from the sources of their tracks, which must not have changed. Readers that have the store
+    open go on; after tracks were taken out, a `StoreChangedError` may tell them to open it again.
 
     Parameters
     ----------
     location : str, path or zarr store
+        Where the store is.
     audio_root : str or path, optional
-        The folder that sources of tracks are read below, as for `norbert_store.open`; the one that holds the store, if
-        left out.
+        The folder below which the tracks' sources are read, as for `norbert_store.open`; the one that holds the store,
+        if left out.
     drop : bool
-        Whether tracks that can't be made again are taken out of the store. Their place stays unused.
+        Whether to take tracks that can't be made again out of the store. Their place stays unused.
     progress : callable, optional
-        Called with ("checking", files done, all of them), and then with ("mending", files done, all of them).
+        Called with ("checking", shards done, all shards), and then with ("mending", shards done, all damaged shards).
 
     Returns
     -------
     Report
-        What was done, and what is still wrong; true where the store is whole now.
+        What was done, and what is still wrong; true if the store is whole now.
 
     Raises
     ------
@@ -119,7 +120,7 @@ def repair(
     StoreInUseError
         If somebody is writing there.
     FormatError
-        If the root's document is damaged, or the store has features that this version can't write on.
+        If the root's document is damaged, or the store has features that this version can't write.
     StorageError
         If the store can't be read or written.
 
@@ -156,13 +157,13 @@ def repair(
             faults = faults_of(snapshot, None, True, workers)
         shards = _Shards(snapshot, lock, root)
         numbers = shards.mend(faults, done, _step("mending", progress))
-        # rows that can't be read can't be written either
+        # without all of the track table, it can't be written again without these tracks
         if drop and shards.lost and not any(key.startswith(_TABLE) for key, _ in done.failed):
             numbers |= _drop(shards, done)
         else:
             done.failed += [(shards.title(row), reason) for row, reason in sorted(shards.lost.items())]
         if done.dropped or shards.snapshot is not snapshot or ROOT_KEY in done.mended:
-            snapshot = _open(storage)  # another document; of the same one, what was read and fits it is remembered
+            snapshot = _open(storage)  # the document has changed; else what was read of it can be used again
         left = faults_of(snapshot, [range(number, number + 1) for number in sorted(numbers)], True, workers)
         return Report(snapshot.name, tuple(left), tuple(done.mended), tuple(done.dropped), tuple(done.failed))
 
@@ -202,11 +203,11 @@ def _writing(storage: Storage) -> Iterator[WriterLock]:
 
 
 def _mend_documents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> None:
-    """Write again what the root's document says; tell what it doesn't."""
+    """Write again what follows from the root's document; report what doesn't."""
     storage, written = snapshot.storage, snapshot.document.nodes()
     coordinates = {coordinate_key(path): path for path in ("target", "channel", "frequency")}
     for key, problem in {fault.key: fault.problem for fault in faults if fault.track is None}.items():
-        if key == ROOT_KEY:  # all that readers depend on is there, or it couldn't be read
+        if key == ROOT_KEY:  # the document itself is intact, or the store couldn't have been opened
             storage.commit(key, snapshot.document.to_json(not storage.is_session))
             done.mended.append(key)
         elif key in written:
@@ -220,7 +221,7 @@ def _mend_documents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) ->
 
 
 def _mend_scales(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> bool:
-    """Make blocks of scales again from the chunks, which tell the same, if that gives what the document knows."""
+    """Make blocks of scales again from the chunks, which hold them, too, if that gives the document's checksum."""
     damaged, mended = {fault.key for fault in faults}, len(done.mended)
     for block in blocks_of(snapshot.arrays[SCALE]):
         key = block_key(SCALE, block)
@@ -230,14 +231,14 @@ def _mend_scales(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> bo
             data = encode_block(snapshot.arrays[SCALE], _scales_of_chunks(snapshot, block[0]))
             snapshot.document.check_block(SCALE, block, data)
         except (DamagedError, JpegError):
-            continue  # told with whatever else can't be mended
+            continue  # reported with whatever else can't be mended
         snapshot.storage.write(key, data)
         done.mended.append(key)
     return len(done.mended) > mended
 
 
 def _scales_of_chunks(snapshot: Snapshot, block: int) -> NDArray[np.int16]:
-    """Read off the scales (rows, targets) of one block of rows, from the first chunk of each stem."""
+    """Read the scales (rows, targets) of one block of rows from the first chunk of each stem."""
     document, layout = snapshot.document, snapshot.layout
     rows = layout.block_rows(block, document.tracks)
     present = snapshot.column("present")
@@ -254,7 +255,7 @@ def _scales_of_chunks(snapshot: Snapshot, block: int) -> NDArray[np.int16]:
 
 
 def _mend_extents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> bool:
-    """Make blocks of extents again from the shards' indexes and chunks, if that gives what the document knows."""
+    """Make blocks of extents again from the shards' indexes and chunks, if that gives the document's checksum."""
     damaged = {fault.key for fault in faults}
     lost = [block for block in blocks_of(snapshot.arrays[EXTENT]) if block_key(EXTENT, block) in damaged]
     if not lost:
@@ -270,14 +271,14 @@ def _mend_extents(snapshot: Snapshot, faults: Sequence[Fault], done: _Done) -> b
             snapshot.storage.write(key, encode_block(snapshot.arrays[EXTENT], values[np.newaxis]))
             done.mended.append(key)
         else:
-            done.failed.append((key, f"the file is damaged, and so are shards that tell the same; {_EXPORT_AGAIN}"))
+            done.failed.append((key, f"the file is damaged, and so are shards that hold the same; {_EXPORT_AGAIN}"))
     return True
 
 
 def _extents_of_shards(
     snapshot: Snapshot, rows: Rows, there: Iterable[int], target: int, block: int
 ) -> NDArray[np.uint32]:
-    """Read off where chunks lie, by the shards that are there: (parts, channels, chunks) of one block of extents."""
+    """Read from the shards that are there where chunks lie: (parts, channels, chunks) of one block of extents."""
     layout, channels = snapshot.layout, len(snapshot.document.channels)
     first = block * layout.positions
     stop = min(first + layout.positions, snapshot.document.chunks)
@@ -315,11 +316,11 @@ def _index_of(snapshot: Snapshot, key: str) -> ShardIndex | None:
     except StorageError:
         if snapshot.storage.folder is None:
             raise
-        return None  # what a failing disk can't read any more can be written anew
+        return None  # a file that a failing disk can't read any more can be written again
 
 
 def _coordinate(document: Document, path: str) -> NDArray[Any] | None:
-    """Values of /target, /channel or /frequency, if the root's document tells them."""
+    """Values of /target, /channel or /frequency, if they follow from the root's document."""
     if path != "frequency":
         return np.array(document.targets if path == "target" else document.channels, dtype=object)
     if document.transform["name"] in (LinearBins.name, MelBands.name):
@@ -340,11 +341,11 @@ class _Shard:
     owners : ndarray of int
         See `norbert_store._check.tracks.Rows.owners`.
     chunks : dict
-        Those that are whole, with their checksums.
+        The intact ones, with their checksums.
     lost : set
-        Those that must be there, and aren't whole.
+        Those that must be there, and aren't intact.
     holes : dict
-        What keeps the place of chunks that are lost, as long as they are, so that all others lie where they lay.
+        Placeholders of the lost chunks, of the same lengths, so that all other chunks stay where they are.
     """
 
     target: int
@@ -359,12 +360,12 @@ class _Shard:
         return shard_key(self.target, self.number)
 
     def of_row(self, row: int, places: Iterable[ChunkPlace]) -> set[ChunkPlace]:
-        """Those places that belong to a row's track."""
+        """Return those of some places that belong to a row's track."""
         return {place for place in places if self.owners[place[1]] == row}
 
 
 class _Shards:
-    """Makes shards of one committed state again.
+    """Repairs the shards of one committed state.
 
     Attributes
     ----------
@@ -383,7 +384,7 @@ class _Shards:
 
     @lazy
     def rows(self) -> Rows:
-        """Where tracks lie; if shards are at fault, this could be read."""
+        """Where tracks lie; it can be read, since shards are only checked if it can."""
         return Rows.read(self.snapshot)
 
     @lazy
@@ -391,7 +392,7 @@ class _Shards:
         return Frames(Chunks(self.snapshot))
 
     def title(self, row: int) -> str:
-        """Name a row, for people."""
+        """Name a row's track, for messages."""
         return f"track {self.name(row)!r}"
 
     def name(self, row: int) -> str:
@@ -399,9 +400,9 @@ class _Shards:
         return str(self.snapshot.cell("name", row))
 
     def mend(self, faults: Sequence[Fault], done: _Done, on_progress: Callable[[int, int], None]) -> set[int]:
-        """Make all shards again that are at fault, as far as that goes; return their positions."""
+        """Repair all damaged shards as far as possible; return their positions."""
         for fault in faults:
-            if fault.track is not None and parse_shard_key(fault.key) is None:  # a row that contradicts itself
+            if fault.track is not None and parse_shard_key(fault.key) is None:  # a contradictory row
                 self.lost[self.snapshot.column("name").tolist().index(fault.track)] = fault.problem
         damaged: dict[int, set[int]] = {}
         for key in {fault.key for fault in faults}:
@@ -418,7 +419,7 @@ class _Shards:
         return set(damaged)
 
     def _mend_together(self, number: int, targets: Sequence[int]) -> list[str]:
-        """Make again the shards of some targets at one position; return the keys of those that are whole then."""
+        """Repair the shards of some targets at one position; return the keys of those that are whole then."""
         shards = [self._read(target, number) for target in targets]
         rows = {int(shard.owners[within]) for shard in shards for _, within in shard.lost}
         for row in sorted(rows - self.lost.keys()):
@@ -433,13 +434,13 @@ class _Shards:
         return [shard.key for shard in shards if not shard.lost]
 
     def _read(self, target: int, number: int, rows: Rows | None = None) -> _Shard:
-        """Read a shard, and tell what of it is whole; of all tracks, or of those of some rows."""
+        """Read a shard, and find which of its chunks are intact; of all tracks, or of those of some rows."""
         rows = rows or self.rows
         layout, channels = self.snapshot.layout, len(self.snapshot.document.channels)
         extents = self._extents(target, number)
         shard = _Shard(target, number, rows.owners(number))
         index = _index_of(self.snapshot, shard.key)
-        # nothing of a shard lies much further behind than its chunks are long together, however long the file is
+        # a shard isn't much longer than its chunks together, so no more is read, however long the file is
         lengths = extents[1].astype(np.int64)
         data = self._bytes(shard.key, 2 * int(lengths.sum()) + _SLACK_BYTES)
         most = largest_chunk(layout.chunk_frames, layout.bins)
@@ -463,7 +464,7 @@ class _Shards:
         return self.snapshot.extents(target, first, min(layout.first_chunk(number + 1), end))
 
     def _whole(self, data: bytes, extent: Extent, entry: tuple[int, int] | None) -> bytes | None:
-        """Find a chunk in a shard where its extent says, or where the index does; None if it isn't whole."""
+        """Find a chunk in a shard where its extent says, or where the index says; None if it isn't intact."""
         offsets = [extent.offset, *([entry[0]] if entry and entry[1] == extent.length else [])]
         for offset in offsets if extent.length > CHECKSUM_BYTES else ():
             if offset + extent.length <= len(data):
@@ -483,10 +484,10 @@ class _Shards:
         return rows.problem_of(owner, shard.target, number, len(found.levels), found.scale) is None
 
     def _bytes(self, key: str, most: int) -> bytes:
-        """Read the beginning of a file, as far as that goes."""
+        """Read the beginning of a file; nothing if it is missing or can't be read."""
         try:
             return self.storage.get_range(key, 0, most) or b""
-        except DamagedError:  # it is no file
+        except DamagedError:  # it is no regular file
             return b""
         except StorageError:
             if self.storage.folder is None:
@@ -494,7 +495,7 @@ class _Shards:
             return b""
 
     def _write(self, shard: _Shard) -> None:
-        """Write a shard; together with its extents, if they are others then."""
+        """Write a shard; together with its extents, if they have changed."""
         known = self._extents(shard.target, shard.number)
         data, extents = self._packed(shard)
         if np.array_equal(extents, known):
@@ -528,7 +529,7 @@ class _Shards:
             blocks[at][0, ..., within] = extents[..., part]
 
     def without(self, kept: NDArray[np.int64]) -> tuple[Blocks, dict[str, bytes]]:
-        """What changes when only some rows are kept: extents, and the shards in which chunks of others are damaged."""
+        """Return what changes if only some rows are kept: extents, and shards in which chunks of others are damaged."""
         rows = self.rows.some(kept)
         blocks: Blocks = {}
         shards: dict[str, bytes] = {}
@@ -546,16 +547,16 @@ class _Shards:
         return blocks, shards
 
     def _encode(self, row: int, shards: Sequence[_Shard]) -> None:
-        """Encode a track again, and put what it has lost into shards at one position.
+        """Encode a track again, and put its lost chunks into the shards at one position.
 
         Raises
         ------
         SourceError, AudioError, MagnitudeError
-            If its source isn't there, or isn't what it was.
+            If its source isn't there, or has changed.
         """
         track, document, layout = StoredTrack(self._frames, row), self.snapshot.document, self.snapshot.layout
         if isinstance(track.transform, ReadyBins):
-            raise SourceError("its magnitudes were computed elsewhere, and can't be made again from here")
+            raise SourceError("its magnitudes were computed elsewhere, and can't be made again here")
         source = _locate(track, self._root)
         stems = _stems(track, source, [document.targets[shard.target] for shard in shards])
         wanted = {
@@ -568,12 +569,12 @@ class _Shards:
         try:
             found = encoder.add(track.name, stems, scales=track.scales)
         except MagnitudeError as error:
-            raise AudioError(f"{source} isn't the audio any more that the track was made of: {error}") from error
+            raise AudioError(f"{source} isn't the audio any more that the track was made from: {error}") from error
         if (found.samples, found.frames) != (track.samples, track.frames):
             raise AudioError(f"{source} has {found.samples} samples; the track has {track.samples}")
         for at, (shard, place) in wanted.items():
             if place in shard.chunks and not _are_alike(shard.chunks[place], encoder.made[at]):
-                raise AudioError(f"{source} isn't the audio any more that the rest of the track was made of")
+                raise AudioError(f"{source} isn't the audio any more that the rest of the track was made from")
         for at, (shard, place) in wanted.items():
             if place in shard.lost:
                 shard.chunks[place] = encoder.made[at]
@@ -581,7 +582,7 @@ class _Shards:
 
 
 class _Encoder(Bundle):
-    """Encodes a track as a writer does, but keeps those chunks that are wanted, instead of writing shards."""
+    """Encodes a track as a writer does, but keeps the wanted chunks instead of writing shards."""
 
     def __init__(
         self,
@@ -600,17 +601,17 @@ class _Encoder(Bundle):
 
 
 def _chunk_at(data: bytes, offset: int, extent: Extent) -> bytes:
-    """Take a chunk out of a shard; with the checksum that it must have, and zeros for what the file hasn't any more."""
+    """Take a chunk out of a shard, with the checksum that it must have, and zeros where the file is cut off."""
     size = extent.length - CHECKSUM_BYTES
     return data[offset : offset + size].ljust(size, b"\0") + extent.checksum.to_bytes(CHECKSUM_BYTES, "little")
 
 
 def _are_alike(chunk: bytes, other: bytes) -> bool:
-    """Whether two chunks may stand for the same levels, whatever encoder wrote them."""
+    """Whether two chunks can be encodings of the same levels, by whatever encoder."""
     if chunk == other:
         return True
     jpegs = [without_checksum(data) for data in (chunk, other)]
-    # either is off by about half a step of its table, and the cosine transform keeps energies; rounding comes on top
+    # each is off by about half a quantiser step, and the cosine transform keeps energies; rounding adds up to 1
     steps = max(np.sqrt(np.mean(np.square(JpegImageFile(io.BytesIO(jpeg)).quantization[0]))) for jpeg in jpegs)
     levels = [stream.decode(jpeg).astype(np.float64) for jpeg in jpegs]
     if levels[0].shape != levels[1].shape:
@@ -622,32 +623,32 @@ def _are_alike(chunk: bytes, other: bytes) -> bool:
 
 
 def _locate(track: StoredTrack, root: Path | None) -> Source:
-    """Find the audio that a track was made of.
+    """Find the audio that a track was made from.
 
     Raises
     ------
     SourceError
-        If nobody knows where it is.
+        If the track table doesn't say where it is, it isn't there, or it may not be read.
     """
     there = [target for target, present in track.present.items() if present]
-    # one file is the mixture, or all that the track has
+    # a single file is the mixture, or the only target of the track
     alone = MIXTURE if MIXTURE in there else there[0]
     return Source.find(track.source, source_folders(track)[0], there, alone, root)
 
 
 def _stems(track: StoredTrack, source: Source, targets: Sequence[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Read some stems of a track's source, after a look at whether they are as long as it.
+    """Read some stems of a track's source, after comparing their headers with the track.
 
     Raises
     ------
     SourceError, AudioError
-        If they aren't there, or differ in rate, length or channels.
+        If they aren't there, or differ from the track in rate, length or channels.
     """
     expected = AudioInfo(track.rate, len(track.channels), track.samples)
     headers = source.headers_of(targets)
     for target, found in headers.items():
         if found != expected:
-            raise AudioError(f"{source}, {target}: found {found}; the track was made of {expected}")
+            raise AudioError(f"{source}, {target}: found {found}; the track was made from {expected}")
     return source.blocks(headers)
 
 

@@ -23,7 +23,7 @@ class Fault:
     track, target, channel : str, optional
         What can't be read because of it, as far as that is known.
     chunk : int, optional
-        Position along the packed axis.
+        Position along the packed axis, in chunks.
     offset : int, optional
         Where in the file, bytes.
     """
@@ -49,17 +49,17 @@ class Report:
     Attributes
     ----------
     location : str
-        Of the store.
+        Where the store is.
     faults : tuple of Fault
-        What is wrong with it, after a repair what still is.
+        What is wrong with it; after a repair, what still is.
     mended : tuple of str
-        Files that were written again.
+        Keys of the files that were written again.
     dropped : tuple of (str, str)
         Name of every track that was taken out, and why it couldn't be mended.
     failed : tuple of (str, str)
-        Track or file that couldn't be mended, and why.
+        Each track or file that couldn't be mended, and why.
     digest : str
-        Of a store that was found whole; see `norbert_store.Store.digest`.
+        `norbert_store.Store.digest` of a store that `norbert_store.verify` found whole; else empty.
 
     Examples
     --------

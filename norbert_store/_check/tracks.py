@@ -1,4 +1,4 @@
-"""What is wrong with a store's track table; and what it says of whose each chunk is."""
+"""Faults of a store's track table; and which track each chunk belongs to, by that table."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _FAR = 2**60
 
 @dataclass(frozen=True)
 class Rows:
-    """What the track table says of where tracks lie, in chunks along the packed axis.
+    """Where tracks lie, by the track table, in chunks along the packed axis.
 
     Attributes
     ----------
     document : Document
     first, stop : ndarray of int
-        First chunk of each row's track, and the one after its last, both within the packed axis: what lies beyond it is
-        a fault of the table, and may be no end of chunks.
+        First chunk of each row's track, and the one after its last, both cut off at the end of the packed axis: a
+        damaged table may claim any number of chunks beyond it.
     frames : ndarray of int
         Length of each row's track.
     present : ndarray of bool
@@ -51,7 +51,7 @@ class Rows:
 
     @classmethod
     def read(cls, snapshot: Snapshot) -> Rows:
-        """Read the columns that tell."""
+        """Read the columns."""
         layout, start, frames = snapshot.layout, snapshot.column("start"), snapshot.column("frames")
         end = layout.chunks(snapshot.document.frames)
         first = layout.chunk_of(start).clip(0, end)
@@ -61,13 +61,13 @@ class Rows:
         return cls(snapshot.document, first, stop, frames, snapshot.column("present"), snapshot.column("scale"))
 
     def some(self, rows: NDArray[np.int64]) -> Rows:
-        """Return what is told of some rows alone; they are numbered anew."""
+        """Return these for some rows alone, numbered from 0."""
         return Rows(
             self.document, self.first[rows], self.stop[rows], self.frames[rows], self.present[rows], self.scale[rows]
         )
 
     def shards(self, rows: Sequence[int] | slice = slice(None)) -> list[range]:
-        """Positions along the packed axis of all shards that tracks (all, or those of some rows) have a part in."""
+        """Positions along the packed axis of all shards that tracks (all, or those of some rows) lie in."""
         layout, first, stop = self.document.layout, self.first[rows], self.stop[rows]
         there = stop > first
         spans = zip(layout.shard_of(first[there]).tolist(), layout.shards(stop[there]).tolist(), strict=True)
@@ -80,7 +80,7 @@ class Rows:
         return found
 
     def owners(self, shard: int) -> NDArray[np.int64]:
-        """For each chunk of a shard, the row of the track that it belongs to; -1 where it is no track's."""
+        """For each chunk of a shard, the row of the track that it belongs to; -1 where it belongs to none."""
         layout = self.document.layout
         begin, end = layout.first_chunk(shard), layout.first_chunk(shard + 1)
         owners = np.full(layout.shard_chunks, NOBODY, np.int64)
@@ -91,7 +91,7 @@ class Rows:
 
     @lazy
     def _by_place(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Rows by their first chunk, those chunks, and how far any track up to that row reaches."""
+        """Rows in the order of their first chunks, those chunks, and the furthest end of all tracks up to each."""
         order = np.argsort(self.first, kind="stable")
         return order, self.first[order], np.maximum.accumulate(self.stop[order])
 
@@ -101,7 +101,7 @@ class Rows:
         return int(min(size, self.frames[row] - (chunk - self.first[row]) * size))
 
     def problem_of(self, row: int, target: int, chunk: int, frames: int, scale: int) -> str | None:
-        """Say how a JPEG differs from what the track table tells of its chunk; None if it doesn't."""
+        """Say how a JPEG differs from what the track table says of its chunk; None if it doesn't."""
         expected = self.frames_in(row, chunk)
         if frames != expected:
             return f"the JPEG has {frames} rows; the track has {expected} frames there"
@@ -121,14 +121,14 @@ class Rows:
 
 
 def row_key(snapshot: Snapshot, column: str, row: int) -> str:
-    """Key of the chunk of a column that holds a row."""
+    """Key of the block of a column that holds a row."""
     path = column if column.startswith(f"{LABEL_GROUP}/") else f"{TRACK_GROUP}/{column}"
     block, _ = snapshot.layout.block_of(row)
     return block_key(path, (block, 0) if path in BY_TARGET else (block,))
 
 
 def column_faults(snapshot: Snapshot) -> Iterator[Fault]:
-    """Chunks of the track table that can't be read, and metadata that isn't JSON."""
+    """Blocks of the track table that can't be read, and metadata that isn't JSON."""
     for column in snapshot.document.columns:
         for first in range(0, snapshot.document.tracks, snapshot.layout.rows):
             at = column.path if column.key else column.name
@@ -145,7 +145,7 @@ def column_faults(snapshot: Snapshot) -> Iterator[Fault]:
 
 
 def _cells(snapshot: Snapshot, column: str, first: int) -> list[Any]:
-    """Read the chunk of a column that begins at a row; not remembered: a million rows take hundreds of megabytes."""
+    """Read the block of a column that begins at a row; it isn't kept, as a million rows take hundreds of MB."""
     return list(snapshot.column_block(column, snapshot.layout.block_of(first)[0]))
 
 
@@ -157,9 +157,9 @@ def _is_object(text: str) -> bool:
 
 
 def name_faults(snapshot: Snapshot) -> Iterator[Fault]:
-    """Names that stand more than once."""
+    """Names that occur more than once."""
     tracks = snapshot.document.tracks
-    hashes = np.empty(tracks, np.int64)  # in place of the names, which are many and long
+    hashes = np.empty(tracks, np.int64)  # instead of the names, which would take too much memory
     for first in range(0, tracks, snapshot.layout.rows):
         hashes[first : first + snapshot.layout.rows] = [hash(name) for name in _cells(snapshot, "name", first)]
     order = np.argsort(hashes, kind="stable")

@@ -1,8 +1,8 @@
 """Is everything there that a store says it holds, and is it what was written?
 
-Checked are the documents, the coordinates, the track table, of every shard its index, and of every chunk its presence,
-checksum, header and decoding. What was written but never committed (files that were begun, shards that no track has a
-part in, rows beyond the committed ones, a writer's lock) is no fault.
+The check covers the documents, the coordinates, the track table, the index of every shard, and presence, checksum,
+header and decoding of every chunk. What was written but never committed (unfinished files, shards that no track lies
+in, rows beyond the committed ones, a writer's lock) is no fault.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from norbert_store._signature import check_callback, spelled_out
 from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location
 
-# A store may say that it has any number of blocks and shards; when so many of them can't be read, it isn't gone on.
+# A store may claim any number of blocks and shards; the check stops when this number of them can't be read.
 MOST_BLOCK_FAULTS = 1000
 
-# columns that tell which chunk is whose
+# columns that tell which track a chunk belongs to
 _NEEDED = tuple(f"{TRACK_GROUP}/{name}/c/" for name in ("name", "start", "frames", "samples", "present", "scale"))
 
 
@@ -36,23 +36,24 @@ _NEEDED = tuple(f"{TRACK_GROUP}/{name}/c/" for name in ("name", "start", "frames
 def verify(
     location: Location, *, decode: bool = True, workers: int | None = None, progress: OnProgress | None = None
 ) -> Report:
-    """Check a store, and tell all that is wrong with it.
+    """Check a store, and report all that is wrong with it.
 
     Parameters
     ----------
     location : str, path or zarr store
+        Where the store is.
     decode : bool
-        Whether chunks are decoded as well; checksums and headers are checked in any case.
+        Whether to decode the chunks as well; checksums and headers are checked in any case.
     workers : int, optional
-        Threads; as many as there are processors if left out.
+        Number of threads; if left out, one per processor.
     progress : callable, optional
-        Called with (files of magnitudes done, all of them), ten times a second at most, and at the end.
+        Called with (shards done, all shards), at most ten times a second, and at the end.
 
     Returns
     -------
     Report
-        True where the store is whole; its faults are in the same order however many workers there are. Of very many
-        (1,000 blocks of small arrays, 10,000 chunks) the first are told, and what lies behind them isn't looked at.
+        True if the store is whole; its faults are in the same order with any number of workers. The check stops after
+        1,000 wrong blocks of small arrays, or 10,000 wrong chunks.
 
     Raises
     ------
@@ -62,6 +63,8 @@ def verify(
         If the root's document is damaged, so that the rest can't be found.
     StorageError
         If a server doesn't answer. A local file that can't be read is a fault.
+    TypeError, ValueError
+        If an argument is out of range.
 
     Examples
     --------
@@ -86,7 +89,7 @@ def faults_of(
     workers: int,
     on_progress: OnProgress | None = None,
 ) -> list[Fault]:
-    """Check a store as `verify` does, but of the shards only those at some positions, or all of them."""
+    """Check a store as `verify` does, but only the shards at some positions; all of them if that is None."""
     faults = [
         *root_faults(snapshot),
         *pending_faults(snapshot),

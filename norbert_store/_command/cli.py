@@ -1,7 +1,8 @@
 """The command ``norbert-store``.
 
 An option ``--a-b`` is the argument ``a_b`` in Python. Errors that this library raises on purpose are printed as one
-line, with exit status 1; where they name an argument, the option is named. Every other error is a bug, and shown whole.
+line, with exit status 1; an argument in their text is shown as its option. Every other error is a bug, and is shown
+with its traceback.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from norbert_store._store import Store
     from norbert_store._track import Track
 
-_QUALITY_HELP = "From 0 to 100: how little of the loss is heard. Ten points more halve the error."
+_QUALITY_HELP = "From 0 to 100: the higher, the less of the loss is heard. Ten points more halve the error."
 _QUOTED = r"(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)" + r'|(?<!\w)"(?:[^"\\]|\\.)*"(?!\w)'
 _EFFORT_HELP = "From 0 to 4: how long to search for fewer bytes at that quality. 0 uses no model of hearing."
 
@@ -62,7 +63,7 @@ def _show_warning(
 
 
 class _LocalPath(click.Path):
-    """A path on this machine: also where it begins with "~" that no shell has expanded, or is a file:// URL."""
+    """A path on this machine, which may begin with a "~" that no shell has expanded, or be a file:// URL."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
@@ -100,9 +101,9 @@ class _Command(click.Command):
 
 
 def _is_raised_here(error: Exception) -> bool:
-    """Whether a ``raise`` in this package is where an error comes from: then it is about an argument, else it is a bug.
+    """Whether an error was raised by a ``raise`` in this package: then it is about an argument, else it is a bug.
 
-    The line of a bug doesn't tell where it is; Python's report does.
+    The message of a bug doesn't say where it is; its traceback does.
     """
     (*_, origin) = _tracebacks(error)
     code, module = origin.tb_frame.f_code, origin.tb_frame.f_globals["__name__"]
@@ -122,10 +123,10 @@ class _Group(click.Group):
 
 
 def with_options(text: str, options: Sequence[click.Option]) -> str:
-    """Name options as they are typed, where the text of an error names an argument of Python.
+    """Replace Python arguments in the text of an error by the options of the command line.
 
-    That is where it stands before "=" or "must", and everywhere if it has an underscore. What stands between quotation
-    marks is left as it is: it may be somebody's name.
+    A word is taken for an argument before "=" or "must", and everywhere if it has an underscore. What stands between
+    quotation marks is left as it is: it may be a user's name for something.
 
     Examples
     --------
@@ -194,9 +195,9 @@ def _export_options(command: Any) -> Any:
             click.option("--title", default="", help="Title of the data set."),
             click.option("--license", default="", help="Licence of the data set."),
             click.option("--citation", default="", help="How to cite the data set."),
-            click.option("--skip-broken", is_flag=True, help="Go on without tracks that can't be read."),
+            click.option("--skip-broken", is_flag=True, help="Leave out tracks that can't be read or don't fit."),
             click.option("--resume", is_flag=True, help="Continue an export that was interrupted, or add new tracks."),
-            click.option("--update", is_flag=True, help="As --resume; also take anew what was edited since."),
+            click.option("--update", is_flag=True, help="Like --resume; also replace tracks that were edited since."),
             click.option("--workers", type=click.IntRange(1), help="Processes on this machine.  [default: 1]"),
             click.option("--dask", metavar="ADDRESS", help="Scheduler of a Dask cluster that does the work."),
         )
@@ -248,7 +249,8 @@ def _export(tracks: Any, out: str, targets: tuple[str, ...], skip_broken: bool, 
                 **options,
             )
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{out} holds what was done; the same command with --resume continues") from None
+            text = f"{out} holds the finished tracks; the same command with --resume continues"
+            raise KeyboardInterrupt(text) from None
     print_summary(to, summary)
 
 
@@ -265,7 +267,7 @@ def _workers(workers: int | None, dask: str | None) -> Iterator[int | Executor |
         try:
             client = Client(dask)  # type: ignore[no-untyped-call]
         except ValueError as error:
-            raise _Failure(f"--dask can't be {dask!r}: {error}") from error
+            raise _Failure(f"--dask must be the address of a scheduler, found {dask!r}: {error}") from error
         with client:
             yield client.get_executor()  # type: ignore[no-untyped-call]
     else:
@@ -279,7 +281,7 @@ def _transform(rate: int, n_fft: int, hop: int, n_mels: int | None) -> Any:
     return Stft(rate=rate, n_fft=n_fft, hop=hop) if n_mels is None else Mel(n_mels, rate, n_fft, hop)
 
 
-# ---- looking
+# ---- reading
 
 _AUDIO_ROOT = click.option(
     "--audio-root",
@@ -308,9 +310,9 @@ def info(store: str, track: str | None) -> None:
 
 @cli.command()
 @click.argument("store")
-@click.option("--strong", is_flag=True, help="Read all chunks, and take their bytes as well.")
+@click.option("--strong", is_flag=True, help="Also read all chunks, and include their bytes.")
 def digest(store: str, strong: bool) -> None:
-    """Print one number for what STORE holds (SHA-256).
+    """Print a checksum (SHA-256) of what STORE holds.
 
     It is equal for the same tracks with the same labels and magnitudes, however and wherever they were written.
     """
@@ -322,11 +324,11 @@ def digest(store: str, strong: bool) -> None:
 @cli.command()
 @click.argument("store")
 @click.option("--decode/--no-decode", default=True, help="Also decode all chunks, or only check their bytes.")
-@click.option("--workers", type=click.IntRange(1), help="Number of threads.  [default: that of the processors]")
+@click.option("--workers", type=click.IntRange(1), help="Number of threads.  [default: one per processor]")
 def verify(store: str, decode: bool, workers: int | None) -> None:
     """Check that STORE is whole.
 
-    Checks the documents and the track table, and of every chunk that it is there, its checksum and header, and that it
+    Checks the documents, the track table and every chunk: that it is there, its checksum and header, and that it
     decodes. Prints a line for each fault; the exit status is 1 if there is one.
     """
     from norbert_store._check.verify import verify as verify_store
@@ -342,12 +344,12 @@ def verify(store: str, decode: bool, workers: int | None) -> None:
 @cli.command()
 @click.argument("store")
 @_AUDIO_ROOT
-@click.option("--drop", is_flag=True, help="Remove tracks from the store that can't be repaired.")
+@click.option("--drop", is_flag=True, help="Remove tracks that can't be repaired from the store.")
 def repair(store: str, audio_root: Path | None, drop: bool) -> None:
     """Repair what is damaged in STORE.
 
-    Damaged chunks are encoded again from the audio that the store was made of. Readers that have
-    the store open go on; after --drop they may have to open it again. The exit status is 1 if the store isn't whole
+    Damaged chunks are encoded again from the audio that the store was made from. Programs that have the store open can
+    go on reading; after --drop they may have to open it again. The exit status is 1 if the store isn't whole
     afterwards.
     """
     from norbert_store._check.repair import repair as repair_store
@@ -376,7 +378,7 @@ def plot(store: str, track: str, out: Path) -> None:
 @cli.command("to-audio")
 @click.argument("store")
 @click.argument("track")
-@click.option("--target", required=True, help="Such as vocals.")
+@click.option("--target", required=True, help="Name of the target, such as vocals.")
 @click.option("--mixture", type=_LocalPath(), help="Audio of the mixture.  [default: the track's source]")
 @_AUDIO_ROOT
 @click.option("-o", "--out", required=True, type=_LocalPath(), help="Audio file: .wav, .flac, ...")
@@ -415,7 +417,7 @@ def separate(
     out: Path,
     suffix: str,
 ) -> None:
-    """Separate the mixture of TRACK by the magnitudes in STORE.
+    """Separate the mixture of TRACK with the magnitudes in STORE.
 
     Writes one file for each target of the track except the mixture.
     """

@@ -1,7 +1,7 @@
 """What the command prints: progress, tables, facts.
 
-Names of tracks are text of unknown origin: here they are printed as they are, but for control characters, which could
-drive the terminal, and never read as markup.
+Names of tracks are text of unknown origin: they are printed as they are, except that control characters, which could
+control the terminal, are escaped; and they are never read as markup.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LONGEST_FACT = 20_000
 
 
 def console() -> Console:
-    """Return a console that prints text as it is; what is piped isn't folded."""
+    """Return a console that prints text as it is; output into a pipe isn't wrapped."""
     made = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = _WIDTH_OF_PIPES
@@ -114,11 +114,11 @@ def print_summary(to: Console, summary: export.Summary) -> None:
         for _, reason in summary.skipped:
             to.print(f"  {printable(reason)}")
     if summary.updated:
-        to.print(f"{counted(len(summary.updated), 'track')} taken anew")
+        to.print(f"{counted(len(summary.updated), 'track')} updated")
     _print_differing(
-        to, summary.edited, "changed since, and in the store as before; --update takes what was edited anew"
+        to, summary.edited, "changed in the data set since, and not in the store; --update brings the store up to date"
     )
-    _print_differing(to, summary.gone, "in the store, whose audio isn't there any more: deleted, or renamed")
+    _print_differing(to, summary.gone, "in the store whose audio isn't there any more: deleted, or renamed")
     for note in summary.notes:
         to.print(printable(note))
 
@@ -135,7 +135,7 @@ def print_report(to: Console, report: Report) -> None:
     for line in str(report).splitlines():
         to.print(printable(line))
     if report.failed and any(fault.track for fault in report.faults):
-        to.print("--audio-root tells where the audio is now; --drop takes tracks out that can't be mended")
+        to.print("give --audio-root if the audio was moved; --drop removes tracks that can't be mended")
 
 
 def print_store(to: Console, store: Store) -> None:

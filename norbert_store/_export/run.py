@@ -33,60 +33,62 @@ def export(
     Parameters
     ----------
     table : iterable of mappings, or pandas.DataFrame
-        A row a track, with values by column; what a row leaves out, None and NaN are not known.
+        One row per track, with values by column. A value that is left out, None or NaN isn't known.
     out : str, path or zarr store
-        Where nothing is yet; with ``resume``, a store may be there.
+        Where the store will be; nothing may be there yet, except a store with ``resume`` or ``update``.
     targets : sequence of str, or mapping of str to str
-        Targets whose columns are named like them, or the column of each target. A cell is the path of an audio file.
+        Targets whose columns have the same names, or the column of each target. A cell is the path of an audio file.
     root : str or path, optional
-        The folder that paths start from, and that they must stay within; the working folder, if left out, and then
-        they may lead anywhere.
+        The folder that paths are relative to, and must not lead out of. If left out, they are relative to the working
+        folder, and may lead anywhere.
     name : str
-        Column of the tracks' names; every name stands once.
+        Column of the tracks' names, which are unique.
     split : str, optional
-        Column of the splits. None if there is none; "split" need not be there.
+        Column of the splits; None if there is none. The default column, "split", may be missing.
     labels : sequence of str, optional
-        Columns that become labels; all that aren't named above, if left out.
+        Columns that become labels; if left out, all columns but those above.
     rate : int, optional
-        Samples per second, as all files must have them; those of the first file if left out.
+        Samples per second that all files must have; if left out, those of the first file.
     channels : int or sequence of str, optional
-        Their number, or their names; those of the first file if left out.
+        Number or names of the channels; if left out, those of the first file.
     workers : int or concurrent.futures.Executor, optional
-        Where tracks are read and encoded: a number of processes of this machine, or an executor, such as
-        ``dask.distributed.Client.get_executor()``. This process does it all if left out. The result is the same, byte
+        Where tracks are read and encoded: in a number of processes on this machine, or in an executor, such as
+        ``dask.distributed.Client.get_executor()``. If left out, this process does it all. The result is the same, byte
         for byte.
     resume : bool
-        Go on where an export was interrupted, or add what is new; starts where there is no store yet. What is there
-        stays as it is: tracks whose files were edited since (other length, or time), deleted or renamed, or of which
-        the table says something else now, are told in the summary.
+        Whether to continue a store at ``out``, after an interruption or to add new tracks; if there is none, a new one
+        is begun. Tracks that are in the store stay as they are: the summary lists those whose files were edited (by
+        length and time), deleted or renamed since, or for which the table says something else now.
     update : bool
-        As ``resume``, and takes anew what was edited: such tracks are encoded again, and come to the end of the store;
-        where only labels, split, title and the like differ, these are changed. Each is the old or the new one at any
-        moment; if the new one can't be read, the old one stays. What was deleted stays, too.
+        Like ``resume``, and brings the store up to date: edited tracks are encoded again, and come to the end of the
+        store; where only labels, split, title and the like differ, these are changed. Readers see the old or the new
+        one at any moment; if the new one can't be read, the old one stays. Deleted tracks stay, too.
     skip_broken : bool
-        Whether to go on without tracks whose audio can't be read, or doesn't fit the store.
+        Whether to leave out tracks whose audio can't be read, or doesn't fit the store, instead of stopping.
     progress : callable, optional
-        Called with a `norbert_store.Progress` before each track (of an executor: after each bundle),
+        Called with a `norbert_store.Progress` before each track (with an executor: after each bundle),
         and at the end.
     bundle_tracks : int, optional
-        Tracks that share shards; 1 if left out, or more where there would be too many files.
+        Number of tracks that share shards; if left out, 1, or more where there would be too many files.
     **options
         As for `norbert_store.create`: ``bandwidth``, ``quality``, ``transform`` and so on.
 
     Returns
     -------
     Summary
-        Number of tracks, sizes, what was left out, and what is otherwise in the store; ``open()`` opens the store.
+        Number of tracks, sizes, what was left out, and what differs from the data set; ``open()`` opens the store.
 
     Raises
     ------
     TableError
         If the table can't be exported, before anything is written: a column that isn't there, a row without a file or
-        with one outside of ``root``, two rows of one name, labels of which one has another type than before.
+        with one outside of ``root``, two rows of one name, or a label whose values have different types.
     StoreExistsError
         If there is something at ``out``.
     StoreInUseError
         If somebody is writing there.
+    FormatError
+        If the store to be continued breaks the format, or has features that this version can't write.
     SourceError, AudioError, MagnitudeError, TrackError
         If a track can't be exported, unless ``skip_broken``; if none can, in any case.
     StorageError
@@ -94,7 +96,7 @@ def export(
     WorkerError
         If workers died again and again.
     TypeError, ValueError
-        If an argument is out of range, or isn't what the store was begun with.
+        If an argument is out of range, or differs from what the store was begun with.
 
     Examples
     --------
@@ -120,7 +122,7 @@ def export(
 
 @spelled_out(export_tracks, new_document, without=("targets",))
 def export_folder(root: str | os.PathLike[str], out: Location, **options: Unpack[ExportOptions]) -> Summary:
-    """Export all audio files below a folder into a new store: a track a file, with the one target "mixture".
+    """Export all audio files below a folder into a new store: one track per file, with the one target "mixture".
 
     A folder directly below the root that is named "train", "valid", "validation", "test" or "eval" is a split. A
     track's name is its path below the root, without the suffix.
@@ -128,21 +130,23 @@ def export_folder(root: str | os.PathLike[str], out: Location, **options: Unpack
     Parameters
     ----------
     root : str or path
+        The folder.
     out : str, path or zarr store
-        Where nothing is yet; with ``resume``, a store may be there.
+        As for `norbert_store.export`.
     **options
         As for `norbert_store.export`: ``workers``, ``resume``, ``skip_broken``, ``progress``, ``quality`` and so on.
 
     Returns
     -------
     Summary
+        Number of tracks, sizes, what was left out; ``open()`` opens the store.
 
     Raises
     ------
     SourceError
         If there is no such folder, or no audio in it.
     NorbertStoreError, TypeError, ValueError
-        As `norbert_store.export`.
+        As for `norbert_store.export`.
 
     Examples
     --------
@@ -167,9 +171,9 @@ def export_musdb(root: str | os.PathLike[str], out: Location, **options: Unpack[
     Parameters
     ----------
     root : str or path
-        Folder that holds ``train`` and ``test``.
+        Folder that holds ``train`` and ``test``, or one of them.
     out : str, path or zarr store
-        Where nothing is yet; with ``resume``, a store may be there.
+        As for `norbert_store.export`.
     **options
         As for `norbert_store.export`: ``workers``, ``resume``, ``skip_broken``, ``progress``, ``quality`` and so on.
 
@@ -183,7 +187,7 @@ def export_musdb(root: str | os.PathLike[str], out: Location, **options: Unpack[
     SourceError
         If there are no tracks at ``root``.
     NorbertStoreError, TypeError, ValueError
-        As `norbert_store.export`.
+        As for `norbert_store.export`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What is told of an export: how far it is, and what it has done."""
+"""Reports of an export: how far it is, and what it has done."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Progress:
     Attributes
     ----------
     track : str
-        That comes next, or is being done.
+        Name of the track that comes next; empty where that isn't known, and at the end.
     done, tracks : int
-        Tracks that are through, and all of them.
+        Number of tracks that are done, and of all tracks.
     audio_seconds : float
-        Length of the tracks that are through.
+        Length of the tracks that were encoded so far, seconds.
     elapsed_seconds : float
-        Since the beginning.
+        Time since the beginning, seconds.
     """
 
     track: str
@@ -37,7 +37,7 @@ class Progress:
 
     @property
     def speed(self) -> float:
-        """Seconds of music for each second of time."""
+        """Seconds of audio for each second of time."""
         return self.audio_seconds / self.elapsed_seconds if self.elapsed_seconds else 0.0
 
 
@@ -50,30 +50,33 @@ class Summary:
     location : str
         Where the store is.
     tracks : int
-        Of the data set, that are in the store now.
+        Number of tracks of the data set that are in the store now.
     written : int
-        Tracks that were written this time; others were there already.
+        Number of tracks that were written this time; others were there already.
     updated : list of str
         Names of the tracks that were there already, and were written anew, or got other labels, with ``update``.
     edited : list of (str, str)
-        Name of every track that the store has as it was before its files were edited, or its labels changed; and what
-        differs. ``update`` takes them anew.
+        Name of every track whose files or labels differ in the data set now, and what differs. ``update`` brings them
+        up to date.
     gone : list of (str, str)
-        Name of every track that the store has, and whose audio isn't there any more: it was deleted or renamed.
+        Name of every track in the store whose audio isn't there any more, and what is known of that: it was deleted or
+        renamed.
     notes : list of str
-        What else the store has otherwise than was asked for, such as its title.
+        What else differs from what was asked for, such as the title.
     skipped : list of (str, str)
         Name of every track that was left out, and why.
     channels : int
+        Number of channels.
     audio_seconds : float
-        Length of the tracks that are in the store.
+        Length of those tracks, seconds.
     stem_seconds : float
-        Length of all their stems.
+        Length of all their stems together, seconds.
     store_bytes, npy_bytes, audio_bytes : int
-        Size of the store, of the same magnitudes as float32 in .npy, and of the audio files.
+        Size of the store, of the same magnitudes as float32 in .npy, and of the audio files, bytes.
     written_seconds : float
-        Length of the tracks that were written this time.
+        Length of the tracks that were written this time, seconds.
     elapsed_seconds : float
+        Time that the export took, seconds.
     """
 
     location: str
@@ -96,7 +99,7 @@ class Summary:
 
     @property
     def speed(self) -> float:
-        """Seconds of music for each second of time."""
+        """Seconds of audio for each second of time."""
         return self.written_seconds / self.elapsed_seconds if self.elapsed_seconds else 0.0
 
     def open(self) -> Store:

@@ -1,11 +1,12 @@
 """Tracks into a store, whatever their source: order, workers, progress, broken files, a summary.
 
-`norbert_store._sources` finds the tracks; `norbert_store._export.plan` tells where they will lie. Each bundle is then a
+`norbert_store._sources` finds the tracks; `norbert_store._export.plan` plans where they will lie. Each bundle is then a
 task of its own, for this process or for any executor, and this process commits them in order. So the result is the
 same, byte for byte, however many workers there are, and however often it was interrupted.
 
-The header of each file is read once: those that the plan needs go with the tracks to who reads their audio. Of what a
-store has already, files are only compared with what was noted of them (`norbert_store._export.compare`).
+The header of each file is read once: headers that the plan needs go with the tracks to the worker that reads their
+audio. Files of tracks that a store has already are only compared with what was noted of them
+(`norbert_store._export.compare`).
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ Workers = int | Executor | None
 
 
 class ExportOptions(CreateOptions, total=False):
-    """What every export takes beside the data set and the place; `norbert_store.export` has what each means."""
+    """Options of every export, besides the data set and the place; `norbert_store.export` explains them."""
 
     rate: int | None
     channels: int | Sequence[str] | None
@@ -65,7 +66,7 @@ class ExportOptions(CreateOptions, total=False):
 
 _HEADERS_AT_A_TIME = 8
 
-# what can be wrong with a track; every other error stops an export, whatever is to be skipped
+# errors of a single track, which can be skipped; every other error stops an export
 _BROKEN = (AudioError, MagnitudeError, SourceError, TrackError)
 
 
@@ -91,10 +92,10 @@ def export_tracks(
     tracks : sequence of SourceTrack
         At least one.
     out : str, path or zarr store
-        Where nothing is yet; with ``resume``, a store may be there.
+        As for `norbert_store.export`.
     targets : sequence of str
     rate, channels, workers, resume, update, skip_broken, progress, bundle_tracks
-        As for `norbert_store._export.run.export`.
+        As for `norbert_store.export`.
     **options
         As for `norbert_store.create`; ``transform`` may also be a function that makes one for the first track's rate.
 
@@ -105,7 +106,7 @@ def export_tracks(
     Raises
     ------
     NorbertStoreError, ValueError
-        As `norbert_store._export.run.export`.
+        As for `norbert_store.export`.
     """
     check_callback("progress", progress)
     if bundle_tracks is not None:
@@ -122,23 +123,23 @@ def export_tracks(
                     for bundle, results in zip(bundles, encoded, strict=True):
                         committer.add(run.rows_of(bundle, results.tracks), bundle.first_chunk, results.extents)
                 if executor is not None:
-                    storage.sweep()  # what workers that died had begun
+                    storage.sweep()  # partial files of workers that died
                 run.check_complete()
             except _BROKEN as error:
                 raise type(error)(
-                    f"{error}. {out} holds what was done before: resume=True continues there, skip_broken=True leaves "
+                    f"{error}. {out} holds the tracks before it: resume=True continues there, skip_broken=True leaves "
                     "out such tracks"
                 ) from error
         return run.summary(committer)
 
 
 class _Encoded(NamedTuple):
-    """What became of a bundle.
+    """The result of encoding a bundle.
 
     Attributes
     ----------
     tracks : list
-        Where each lies, or why it doesn't.
+        Where each track lies, or why it was left out.
     extents : ndarray of uint32
         (targets, parts, channels, chunks) of its chunks, from its beginning on.
     """
@@ -149,7 +150,7 @@ class _Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What an export was told of the store that it is to write; what wasn't said is as it is found."""
+    """Settings of the store that an export is to write; None where they are those of the first file."""
 
     targets: Sequence[str]
     rate: int | None
@@ -159,7 +160,7 @@ class _Wanted:
     def document(
         self, rate: int, channels: int | Sequence[str], shard_chunks: int = SHARD_CHUNKS
     ) -> tuple[Document, StoredTransform]:
-        """Describe the store; what wasn't said is as given here."""
+        """Describe the store; ``rate`` and ``channels`` are taken where the settings have none."""
         options: CreateOptions = {"shard_chunks": shard_chunks, **self.options}
         transform = options.get("transform")
         if callable(transform):
@@ -173,7 +174,7 @@ class _Wanted:
 
 
 class _Export:
-    """One export on its way: what is known of its tracks, and what is told of it."""
+    """One export while it runs: what is known of its tracks, and what is reported."""
 
     def __init__(
         self,
@@ -230,7 +231,7 @@ class _Export:
         raise SourceError(f"none of the {len(self._tracks)} tracks can be read; the first: {found[0]}")
 
     def compare(self, committer: Committer, wanted: Document) -> dict[int, int]:
-        """Tell what of the data set is in a store already, and what has changed since.
+        """Find which tracks of the data set are in a store already, and what has changed since.
 
         Returns
         -------
@@ -240,7 +241,7 @@ class _Export:
         committed = Committed(committer)
         there: dict[str, int] = {}
         for position, track in enumerate(self._tracks):
-            if track.name in committed:  # of two tracks of one name, the first is there
+            if track.name in committed:  # of two tracks of one name, the first one counts
                 there.setdefault(track.name, position)
         for position in there.values():
             if difference := committed.difference(self._tracks[position]):
@@ -266,16 +267,16 @@ class _Export:
         first: Sequence[Headers | NorbertStoreError] = (),
         there: Mapping[int, int] | None = None,
     ) -> None:
-        """Read how long tracks are that are to be written, but for the first ones, whose headers were read.
+        """Find the lengths of all tracks that are to be written, from their headers.
 
-        If one can't be read, and isn't to be skipped, those behind it aren't planned.
+        If a header can't be read, and its track isn't to be skipped, later tracks aren't planned.
 
         Parameters
         ----------
         document : Document
         transform : StoredTransform
         first : sequence
-            What is known already.
+            Headers, or errors, of the first tracks, which were read already.
         there : mapping of int to int, optional
             Frames of the tracks that the store has, by their position.
         """
@@ -307,7 +308,7 @@ class _Export:
         return self._update and difference is not None and bool(difference.files)
 
     def plan(self, committer: Committer, bundle_tracks: int | None) -> list[PlannedBundle]:
-        """Tell where all lies that is to be written: what is written anew comes behind everything else."""
+        """Plan where all tracks to be written will lie: those that are written anew come after all others."""
         layout = committer.document.layout
         planned = [track for track in self._planned if not track.anew]
         names = {track.name for track in planned}
@@ -320,7 +321,7 @@ class _Export:
         return rest + plan_bundles([track for track in self._planned if track.anew], size, layout, end)
 
     def check_rows(self, bundles: Sequence[PlannedBundle], committer: Committer) -> list[PlannedBundle]:
-        """Make the rows of the track table, but for where tracks lie; return the bundles without what doesn't fit."""
+        """Make the tracks' rows, without where they lie; return the bundles without tracks that don't fit."""
         checked = [
             replace(bundle, tracks=tuple(planned for planned in bundle.tracks if self._check_row(planned, committer)))
             for bundle in bundles
@@ -341,7 +342,7 @@ class _Export:
         return True
 
     def _edit_row(self, track: SourceTrack, committer: Committer) -> None:
-        """Have what a data set says of a track that is there, and whose files are the same, be changed."""
+        """Have the next commit change the row of a track that is there, and whose files are the same."""
         found = self._row(track, committer, anew=True)
         if found is not None:
             row, new_columns = found
@@ -361,7 +362,7 @@ class _Export:
                 raise
             self._skip(track, str(error))
             return None
-        if anew:  # what the data set doesn't say stays as it is
+        if anew:  # values that the data set doesn't have stay as they are
             row.pop(f"{TRACK_GROUP}/metadata")
             if not track.split:
                 row.pop(f"{TRACK_GROUP}/split")
@@ -372,21 +373,21 @@ class _Export:
     def encode(
         self, bundles: Sequence[PlannedBundle], committer: Committer, executor: Executor | None
     ) -> Generator[_Encoded, None, None]:
-        """Encode all bundles; yield what became of the tracks of each."""
+        """Encode all bundles, and yield the result of each, in order."""
         left_behind = committer.left_behind
         task = partial(_encode_bundle, committer.storage, committer.document, left_behind, self._skip_broken)
         if executor is not None:
-            self._tell("", [])
+            self._report("", [])
             with closing(in_order(executor, task, bundles)) as encoded:
                 for results in encoded:
                     yield results
-                    self._tell("", [])
+                    self._report("", [])
             return
         for bundle in bundles:
-            yield task(bundle, self._tell)
+            yield task(bundle, self._report)
 
     def check_complete(self) -> None:
-        """Raise what stood in the way of the tracks that weren't planned."""
+        """Raise the error because of which later tracks weren't planned, if there was one."""
         if self._broken:
             raise self._broken
 
@@ -409,8 +410,8 @@ class _Export:
         place = str(track.source)
         self._skipped.append((track, reason if place in reason else f"{place}: {reason}"))
 
-    def _tell(self, track: str, results: Sequence[Place | str]) -> None:
-        """Tell the progress: a track that begins, and what became of those before it in its bundle."""
+    def _report(self, track: str, results: Sequence[Place | str]) -> None:
+        """Report the progress: the track that begins, and the results of those before it in its bundle."""
         if self._progress:
             seconds = self._seconds + _seconds(results, self._rate)
             elapsed = time.monotonic() - self._started
@@ -419,14 +420,14 @@ class _Export:
     # ---- in the end
 
     def summary(self, committer: Committer) -> Summary:
-        """Tell the end, and measure what is there now.
+        """Report the end, and measure what is in the store now.
 
         Raises
         ------
         SourceError
-            If none of the tracks is.
+            If none of the tracks is in the store.
         """
-        self._tell("", [])
+        self._report("", [])
         storage, layout = committer.storage, committer.document.layout
         positions = {id(track): i for i, track in enumerate(self._tracks)}
         skipped = sorted(self._skipped, key=lambda item: positions[id(item[0])])
@@ -472,7 +473,7 @@ def _encode_bundle(
     planned: PlannedBundle,
     on_track: Callable[[str, Sequence[Place | str]], None] | None = None,
 ) -> _Encoded:
-    """Read, encode and write the tracks of a bundle, on whatever machine; return where each lies, or why it doesn't."""
+    """Read, encode and write the tracks of a bundle, in this process or in a worker."""
     transform = transform_from_config(document.transform)
     bundle = Bundle(storage, document, transform, planned.first_chunk, planned.end_chunk, left_behind)
     results: list[Place | str] = []
@@ -509,11 +510,11 @@ def _headers_or_error(track: SourceTrack) -> Headers | NorbertStoreError:
 
 @contextmanager
 def _executor(workers: Workers, storage: Storage) -> Iterator[Executor | None]:
-    """What does the work: processes of this machine, an executor that was given, or None for this process alone."""
+    """Yield what does the work: processes of this machine, the given executor, or None for this process alone."""
     if not isinstance(workers, Executor | None):
         workers = whole_number("workers", workers, at_least=1)
     if storage.in_memory and workers not in (None, 1) and not isinstance(workers, ThreadPoolExecutor):
-        raise ValueError("other processes can't write into the memory of this one; give a folder or a URL")
+        raise ValueError("other processes can't write into the memory of this one; export to a folder or a URL")
     if storage.is_session and workers not in (None, 1):
         raise ValueError("a session of icechunk is written by this process alone; leave workers out")
     if isinstance(workers, int) and workers > 1:
@@ -533,7 +534,7 @@ def _begun(storage: Storage, wanted: _Wanted, run: _Export, over_leftovers: bool
 
 
 def _resumed(storage: Storage, wanted: _Wanted, run: _Export) -> Committer | None:
-    """Go on with the store that is there; None where there is none."""
+    """Continue the store that is there; None if there is none."""
     asked: list[Document] = []
 
     def check(there: Document) -> None:
@@ -556,7 +557,7 @@ def _resumed(storage: Storage, wanted: _Wanted, run: _Export) -> Committer | Non
 
 
 def _check_same(name: str, wanted: Document, there: Document) -> None:
-    """Compare what a store was begun with to what is asked for now."""
+    """Check that a store was begun with the settings that are asked for now."""
     # the number of chunks in a shard follows from the number of tracks, which may have grown
     layout = replace(wanted.layout, shard_chunks=there.layout.shard_chunks)
     wanted = replace(wanted, layout=layout, transform=_as_read(wanted.transform), encoder=_as_read(wanted.encoder))
@@ -568,7 +569,7 @@ def _check_same(name: str, wanted: Document, there: Document) -> None:
 
 
 def _settings(document: Document) -> dict[str, Any]:
-    """What is the same for all tracks of a store, by name."""
+    """Settings that are the same for all tracks of a store, by name."""
     parts = {"targets": document.targets, "channels": document.channels}
     return parts | vars(document.layout) | document.transform | document.encoder
 

@@ -22,7 +22,7 @@ from norbert_store.errors import NameNotFoundError
 
 
 class StoredTrack:
-    """One track of a store; nothing of it is read before it is asked for.
+    """One track of a store; everything is read only when it is asked for.
 
     Parameters
     ----------
@@ -62,17 +62,17 @@ class StoredTrack:
 
     @property
     def curve(self) -> Curve:
-        """Between levels and magnitudes, relative to `scales`."""
+        """The curve between levels and magnitudes, relative to `scales`."""
         return self._frames.snapshot.layout.curve
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Labels of the store's targets; `present` tells which of them the track has."""
+        """Names of the store's targets; `present` tells which of them the track has."""
         return self._frames.snapshot.document.targets
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Labels of the channels."""
+        """Names of the channels."""
         return self._frames.snapshot.document.channels
 
     @property
@@ -99,12 +99,12 @@ class StoredTrack:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Whatever was given with the track."""
+        """The metadata that were given with the track."""
         return metadata_of(self._cell("metadata"))
 
     @property
     def labels(self) -> dict[str, Any]:
-        """What was given as labels; None where one isn't known."""
+        """The track's labels, by name; None for one that isn't known."""
         return {label.name: label.value(self._cell(label.path)) for label in self._frames.snapshot.document.labels}
 
     @lazy
@@ -138,7 +138,7 @@ class StoredTrack:
 
     @lazy
     def scales(self) -> dict[str, int]:
-        """For each target that the track has, the power of two that level 255 stands for."""
+        """For each target that the track has, its scale e: level 255 stands for the magnitude 2 ** e."""
         scales = zip(self.targets, self._cell("scale").tolist(), strict=True)
         return {target: scale for target, scale in scales if self.present[target]}
 
@@ -146,7 +146,10 @@ class StoredTrack:
 
     @property
     def magnitude(self) -> xarray.DataArray:
-        """Magnitudes (target, channel, time, frequency), lazy, in seconds and Hz; NaN where a target is absent."""
+        """Magnitudes (target, channel, time, frequency), float32, lazy; NaN where a target is absent.
+
+        Coordinates are names of targets and channels, seconds and Hz.
+        """
         return self._lazy_dataset("magnitude")["magnitude"]
 
     @property
@@ -159,7 +162,16 @@ class StoredTrack:
 
     @spelled_out()
     def to_xarray(self, values: Values = "magnitude") -> xarray.Dataset:
-        """Return the track as a data set of one lazy variable, "magnitude" or "levels".
+        """Return the track as a data set of one lazy variable.
+
+        Parameters
+        ----------
+        values : str
+            "magnitude" or "levels": which variable, as in `magnitude` and `levels`.
+
+        Returns
+        -------
+        xarray.Dataset
 
         Raises
         ------
@@ -169,7 +181,7 @@ class StoredTrack:
         return self._lazy_dataset(values).assign_attrs(track=printable(self.name), rate=self.rate)
 
     def _lazy_dataset(self, values: Values) -> xarray.Dataset:
-        """Make what is the same for every track, and needs no name."""
+        """Make the data set without the attributes, so that the track's name needn't be read."""
         coordinates = {
             "target": list(self.targets),
             "channel": list(self.channels),
@@ -183,14 +195,18 @@ class StoredTrack:
 
     @spelled_out()
     def jpeg(self, target: str | int, channel: str | int, chunk: int) -> bytes:
-        """Return one chunk's JPEG, as it stands in the store: rows are frames, columns frequencies.
+        """Return one chunk's JPEG, as it is in the store: rows are frames, columns are bins.
 
         Parameters
         ----------
         target, channel : str or int
-            Label or position.
+            Name or position.
         chunk : int
-            From 0, within the track.
+            Position within the track, from 0.
+
+        Returns
+        -------
+        bytes
 
         Raises
         ------
@@ -208,7 +224,7 @@ class StoredTrack:
             raise IndexError(f"track {shown(self.name)} has {chunks} chunks; there is none at position {chunk}")
         of_channel = self._position("channel", channel, self.channels)
         data = self._frames.chunks.jpeg(ChunkAt(position, of_channel, layout.chunk_of(self.start) + chunk, self._row))
-        if data is None:  # and none must be there
+        if data is None:  # which is right: the track doesn't have the target
             raise self._absent(self.targets[position])
         return data
 
@@ -224,22 +240,22 @@ class StoredTrack:
         return NameNotFoundError(f"track {shown(self.name)} has no target {target!r}; it has {there}")
 
 
-# ---- for other rooms, and not for users of a track
+# ---- for other modules, not for users of a track
 
 
 def store_name(track: StoredTrack) -> str:
-    """Where the store of a track is, for people."""
+    """Where the store of a track is, as text for people."""
     return track._frames.snapshot.name
 
 
 def source_folders(track: StoredTrack) -> tuple[Path | None, Path | None]:
-    """What a track's source is looked for by: the store's folder, if it is one on this machine, and ``audio_root``."""
+    """Folders by which a track's source is found: the store's, if it is one on this machine, and ``audio_root``."""
     snapshot = track._frames.snapshot
     return snapshot.storage.folder, snapshot.audio_root
 
 
 def present_target(track: StoredTrack, target: str | int) -> str:
-    """Return the label of a target, by label or position, if a track has it.
+    """Return the name of a target, given its name or position, if a track has it.
 
     Raises
     ------

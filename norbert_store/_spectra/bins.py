@@ -1,4 +1,4 @@
-"""What a store holds along frequency: bins of an STFT up to a bandwidth, mel bands, or ready magnitudes.
+"""What a store holds along frequency: bins of an STFT up to a bandwidth, mel bands, or bins computed elsewhere.
 
 Conventions
 -----------
@@ -48,7 +48,7 @@ class StoredTransform(ABC):
     Attributes
     ----------
     name : str
-        "stft", "mel", or whatever ready magnitudes are called.
+        "stft", "mel", or the name of magnitudes that were computed elsewhere.
     rate : int
         Samples per second of the audio.
     hop : int
@@ -90,18 +90,21 @@ class StoredTransform(ABC):
 
     @property
     def stft(self) -> Stft:
-        """The STFT below.
+        """The STFT that the stored values are computed from.
 
         Raises
         ------
         ValueError
-            If this transform has none.
+            If there is none: magnitudes were computed elsewhere.
         """
-        raise ValueError(f"transform {self.name!r} has no STFT here: audio can be neither analysed nor made from it")
+        raise ValueError(
+            f"the magnitudes of transform {self.name!r} are computed elsewhere; add them with add_magnitudes(), and "
+            "make audio from them with the program that computed them"
+        )
 
     @property
     def covered_bins(self) -> int:
-        """Bins of the STFT, from 0 Hz on, that what is stored tells of."""
+        """Number of bins of the STFT, from 0 Hz on, that the stored values cover."""
         return bins_within(self.stft.frequencies, float(self.frequencies[-1]))
 
     def frame_seconds(self, frames: int) -> NDArray[np.float64]:
@@ -110,11 +113,11 @@ class StoredTransform(ABC):
 
     def reduce(self, magnitude: Magnitude) -> Magnitude:
         """Magnitudes of the STFT (..., bins of the STFT) to what is stored (..., stored bins)."""
-        raise ValueError(f"transform {self.name!r} is not computed here")
+        raise ValueError(f"the magnitudes of transform {self.name!r} are computed elsewhere")
 
     def extend(self, stored: Magnitude) -> Magnitude:
         """What is stored (..., stored bins) to magnitudes of the STFT (..., bins of the STFT)."""
-        raise ValueError(f"transform {self.name!r} is not inverted here")
+        raise ValueError(f"the magnitudes of transform {self.name!r} can only be inverted elsewhere")
 
 
 class _OfStft(StoredTransform):
@@ -180,14 +183,14 @@ class LinearBins(_OfStft):
 @spelled_out()
 @dataclass(frozen=True)
 class Mel:
-    """What `norbert_store.create` takes to store mel bands.
+    """Mel bands as the ``transform`` of `norbert_store.create`.
 
     Parameters
     ----------
     n_mels : int
         Number of bands.
     rate, n_fft, hop, window, centred, padding
-        Of the STFT below, as in `Stft`.
+        Of the STFT that they are computed from, as for `norbert_store.TF`.
     lowest : float
         Lower edge of the lowest band, Hz.
     scale : str
@@ -306,25 +309,30 @@ class MelBands(_OfStft):
 
 @spelled_out()
 class ReadyBins(StoredTransform):
-    """Magnitudes that were computed elsewhere, described well enough to be labelled.
+    """The bins of magnitudes that are computed elsewhere, as the ``transform`` of `norbert_store.create`.
 
     Parameters
     ----------
     name : str
         What they are, for example "cqt".
     rate, hop : int
-        Samples per second, and samples from a frame to the next.
+        Samples per second, and samples from one frame to the next.
     frequencies : array_like of float
-        Hz of every bin, ascending.
+        Frequency of every bin, Hz, ascending, (bins,).
     details : mapping, optional
         Whatever else is needed to understand or invert them, as JSON values.
+
+    Raises
+    ------
+    ValueError
+        If the name is that of a transform of this library, or a parameter is out of range.
     """
 
     def __init__(
         self, name: str, rate: int, hop: int, frequencies: ArrayLike, details: Mapping[str, Any] | None = None
     ) -> None:
         if name in (LinearBins.name, MelBands.name):
-            raise ValueError(f"the name {name!r} stands for a transform of this library; take another")
+            raise ValueError(f"the name {name!r} stands for a transform of this library; choose another")
         self._name = name
         self._rate = whole_number("rate", rate, at_least=1)
         self._hop = whole_number("hop", hop, at_least=1)
@@ -333,7 +341,9 @@ class ReadyBins(StoredTransform):
         if self._frequencies.ndim != 1 or len(self._frequencies) == 0:
             raise ValueError(f"expected one frequency per bin, found an array of shape {self._frequencies.shape}")
         if not np.isfinite(self._frequencies).all() or (np.diff(self._frequencies) <= 0).any():
-            raise ValueError("expected finite frequencies in ascending order")
+            raise ValueError(
+                f"expected finite frequencies in ascending order, found {shown(self._frequencies.tolist())}"
+            )
 
     @property
     def name(self) -> str:
@@ -357,12 +367,12 @@ class ReadyBins(StoredTransform):
 
 
 def stored_transform(transform: Stft | Mel | ReadyBins, bandwidth: float = DEFAULT_BANDWIDTH) -> StoredTransform:
-    """Take what a store is to hold, up to a bandwidth.
+    """Return the stored transform that a transform given to `norbert_store.create` stands for, up to a bandwidth.
 
     Parameters
     ----------
     transform : Stft, Mel or ReadyBins
-        Whose bins, bands, or ready magnitudes; the last keep all their bins.
+        The bandwidth doesn't apply to the last, which keeps all its bins.
     bandwidth : float
         Hz.
 
@@ -401,7 +411,7 @@ def transform_from_config(config: Mapping[str, Any], frequencies: ArrayLike | No
     config : mapping
         With at least "name".
     frequencies : array_like, optional
-        Hz of every bin; needed where the name stands for ready magnitudes.
+        Hz of every bin; needed for magnitudes that were computed elsewhere.
 
     Raises
     ------

@@ -303,7 +303,7 @@ def test_a_source_that_no_longer_fits_is_not_used(store, place, samples, rate, c
     repairs = repair(store)
     assert repairs.mended == ()
     (reason,) = (reason for _, reason in repairs.failed)
-    assert reason.endswith(f"{found}; the track was made of 25600 samples x 2 channels at 8000 Hz")
+    assert reason.endswith(f"{found}; the track was made from 25600 samples x 2 channels at 8000 Hz")
     assert not shard(store, 0, 0).exists()
 
 
@@ -314,7 +314,7 @@ def test_other_audio_of_the_same_length_is_not_used(store, place):
     repairs = repair(store)
     ((track, reason),) = repairs.failed
     assert track == f"track {NAMES[0]!r}"
-    assert reason.endswith("audio/0 isn't the audio any more that the rest of the track was made of")
+    assert reason.endswith("audio/0 isn't the audio any more that the rest of the track was made from")
     assert digests(store) == before
 
 
@@ -330,7 +330,7 @@ def test_the_same_audio_in_other_bits_is_used(store, place):
 def test_a_track_without_a_source_and_one_of_ready_magnitudes(bundled, ready, tmp_path):
     for made, reason in (
         (bundled, "the track table doesn't say where its audio is"),
-        (ready, "its magnitudes were computed elsewhere, and can't be made again from here"),
+        (ready, "its magnitudes were computed elsewhere, and can't be made again here"),
     ):
         copy = shutil.copytree(made.path, tmp_path / made.path.name)
         flip(shard(copy, 0, 0), 100)
@@ -591,7 +591,7 @@ def test_extents_that_shards_do_not_tell_any_more_cannot_be_mended(store):
     repairs = repair(store, drop=True)
     ((key, reason),) = repairs.failed
     assert key == "chunk/extent/c/1/0/0/0"
-    assert "and so are shards that tell the same; " in reason
+    assert "and so are shards that hold the same; " in reason
     assert (bool(repairs), digests(store)) == (False, before)
 
 

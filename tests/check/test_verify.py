@@ -547,7 +547,7 @@ def test_coordinates_that_contradict_the_document(store, seal):
     seal(store, "target", (0,), other_target)
     seal(store, "frequency", (0,), falling)
     first, second = lines(store)
-    assert "target/c/0: it holds ('mixture', 'drums'), the attributes say ('mixture', 'vocals')" in first
+    assert "target/c/0: it holds ('mixture', 'drums'), the document says ('mixture', 'vocals')" in first
     assert "frequency/c/0: the frequencies aren't in ascending order" in second
 
 

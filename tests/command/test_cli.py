@@ -220,9 +220,11 @@ def test_what_has_changed_since_is_told_and_taken_anew(run, here):
     status, out, err = run(*command, "--resume", "--title", "Second")
     assert (status, err) == (0, "")
     lines = out.splitlines()[5:]
-    assert lines[0] == "1 track changed since, and in the store as before; --update takes what was edited anew:"
+    assert (
+        lines[0] == "1 track changed in the data set since, and not in the store; --update brings the store up to date:"
+    )
     assert lines[1].startswith(f"  {NAMES[0]}: the file of 'mixture' has 16044 bytes, and had ")
-    assert lines[2] == "1 track in the store, whose audio isn't there any more: deleted, or renamed:"
+    assert lines[2] == "1 track in the store whose audio isn't there any more: deleted, or renamed:"
     assert lines[3] == (
         f"  {NAMES[1]}: its source musdb/train/{NAMES[1]} isn't there any more; '{NAMES[1]} (again)' has files of the "
         "same lengths and times"
@@ -231,8 +233,8 @@ def test_what_has_changed_since_is_told_and_taken_anew(run, here):
     status, out, err = run(*command, "--update", "--title", "Second")
     assert (status, err) == (0, "")
     lines = out.splitlines()[5:]
-    assert lines[0] == "1 track taken anew"
-    assert lines[1] == "1 track in the store, whose audio isn't there any more: deleted, or renamed:"
+    assert lines[0] == "1 track updated"
+    assert lines[1] == "1 track in the store whose audio isn't there any more: deleted, or renamed:"
     assert lines[3:] == ["the title of the store was 'First', and is 'Second' now"]
     db = norbert_store.open("new.zarr")
     assert db[NAMES[0]].samples == 4000
@@ -496,7 +498,7 @@ def test_repair_says_what_it_cannot_mend_and_drops_it_if_told_so(run, here):
     assert (status, err) == (1, "")
     assert failed.startswith(f"can't mend track {NAMES[0]!r}: there is no file {here / 'musdb'}")
     assert count == "x.zarr: 2 faults left"
-    assert last == "--audio-root tells where the audio is now; --drop takes tracks out that can't be mended"
+    assert last == "give --audio-root if the audio was moved; --drop removes tracks that can't be mended"
     shutil.copytree("x.zarr", "y.zarr")
     assert run("repair", "x.zarr", "--audio-root", "moved")[0] == 0
     status, out, err = run("repair", "y.zarr", "--drop")
@@ -661,7 +663,7 @@ def test_ctrl_c_ends_an_export_without_a_traceback_and_leaves_a_whole_store(tmp_
     assert (process.returncode, out, err.strip()) == (
         130,
         "",
-        f"norbert-store: stopped. {store} holds what was done; the same command with --resume continues",
+        f"norbert-store: stopped. {store} holds the finished tracks; the same command with --resume continues",
     )
     assert 5 <= len(norbert_store.open(store)) < 4000
     assert verify(store)
@@ -696,7 +698,7 @@ def test_ctrl_c_ends_all_workers_and_the_export_can_go_on(run, music):
     assert (process.returncode, out, err.strip()) == (
         130,
         "",
-        "norbert-store: stopped. x.zarr holds what was done; the same command with --resume continues",
+        "norbert-store: stopped. x.zarr holds the finished tracks; the same command with --resume continues",
     )
     committed = norbert_store.open(music).names
     assert committed == [f"{i:02d}" for i in range(len(committed))]
@@ -782,7 +784,7 @@ def test_a_bug_is_shown_whole_and_is_no_broken_track(run, here, monkeypatch, opt
 
 
 def test_an_address_that_is_none_is_an_error_of_one_line(fails, here):
-    assert "--dask can't be 'nonsense': missing port number" in fails(
+    assert "--dask must be the address of a scheduler, found 'nonsense': missing port number" in fails(
         "export", "musdb", "musdb", "x.zarr", "--dask", "nonsense"
     )
 

@@ -272,7 +272,7 @@ def test_what_is_before_a_broken_track_stays_and_it_can_be_mended(root, good, pa
             soundfile.write(file, np.full((1000, 2), np.nan), RATE, subtype="FLOAT")
         for resume in (False, True):
             with pytest.raises(
-                NorbertStoreError, match=r"track 'track 3'.*holds what was done before: resume=True continues"
+                NorbertStoreError, match=r"track 'track 3'.*holds the tracks before it: resume=True continues"
             ):
                 export_tracks(good, path, targets=TARGETS, resume=resume, **options)
             assert assert_beginning(path, good, expected) == 3
