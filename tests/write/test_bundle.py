@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from zarr.storage import MemoryStore
@@ -116,7 +118,12 @@ def test_a_write_or_a_deletion_that_fails_leaves_nothing_of_its_track(tmp_path, 
             yield target, noise(8000)
         raise TrackError("mine")
 
-    options = {"transform": norbert_store.TF(rate=RATE, n_fft=256), "chunk_frames": 8, "shard_chunks": 2, "effort": 0}
+    options: Any = {
+        "transform": norbert_store.TF(rate=RATE, n_fft=256),
+        "chunk_frames": 8,
+        "shard_chunks": 2,
+        "effort": 0,
+    }
     with norbert_store.create(tmp_path / "x", targets=TARGETS, bundle_tracks=9, **options) as writer:
         monkeypatch.setattr(Storage, call, fail_once)
         with pytest.raises(error):
