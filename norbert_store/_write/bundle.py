@@ -7,7 +7,7 @@ full shards are written. At most one shard per target is in memory, encoded. A t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from norbert_store._spectra.levels import TOLERANCE, as_floats, check_magnitude,
 from norbert_store._spectra.stft import StftStream
 from norbert_store._storage.storage import Storage
 from norbert_store._write.peak import Peak, SamplePeak, SpectrumPeak
-from norbert_store.errors import AudioError, MagnitudeError, NorbertStoreError
+from norbert_store.errors import AudioError, MagnitudeError, NorbertStoreError, StorageError
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,13 @@ class Bundle:
         try:
             yield encoder
         except BaseException as error:
+            self._open = before
             # a shard that the track completed must not stay: another track's absent stem may come to lie there
             for key in self._written_by_track:
+                self._extents.pop(key, None)
+                self._left_behind.add(key)
+            for key in self._written_by_track:
                 self._undo(key)
-                del self._extents[key]
-            self._open = before
             if isinstance(error, NorbertStoreError):
                 raise type(error)(f"track {name!r}: {error}") from error
             raise
@@ -202,11 +204,12 @@ class Bundle:
             self._storage.set(f"{MAGNITUDE}/{ROOT_KEY}", json_bytes(node))
 
     def _undo(self, key: str) -> None:
-        """Take a shard back that was written for nothing."""
+        """Take a shard back that was written for nothing; what can't be deleted now is emptied in the end."""
+        # a deletion may be late, and would take what another one has written since
         if self._storage.may_delete:
-            self._storage.delete(key)
-        else:  # a deletion may be late, and would take what another one has written since
-            self._left_behind.add(key)
+            with suppress(StorageError):  # what the track failed of is what people need to know
+                self._storage.delete(key)
+                self._left_behind.discard(key)
 
     def _empty(self) -> None:
         """See that nothing is left behind where stems are absent."""
@@ -241,10 +244,11 @@ class Bundle:
             channels, chunks = len(self.document.channels), self.document.layout.shard_chunks
             key = shard_key(position, shard.number)
             owners = [shard.owners.get(within, -1) for within in range(chunks)]
-            data, self._extents[key] = pack(shard.chunks, channels, chunks, owners)
+            data, extents = pack(shard.chunks, channels, chunks, owners)
             self._make_room(shard.number)
+            self._written_by_track.append(key)  # before: what has failed may be there all the same
             self._storage.create_anew(key, data)
-            self._written_by_track.append(key)
+            self._extents[key] = extents
         shard.chunks, shard.owners = {}, {}
 
 

@@ -413,7 +413,7 @@ class Committer:
     def values(self, column: Column) -> list[Any]:
         """Values of any column, for all rows that are committed."""
         last, _ = self.document.layout.block_of(self.document.tracks)
-        return self._column(column, range(last)) + [row[column.path] for row in self._last_rows]
+        return self._column(column, range(last)) + [row.get(column.path) for row in self._last_rows]
 
     def _column(self, column: Column, blocks: range) -> list[Any]:
         """Read some blocks of a column."""

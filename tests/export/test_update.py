@@ -278,6 +278,19 @@ def test_rows_and_extents_of_many_blocks(music, put, tmp_path, monkeypatch):
     assert db.digest(strong=True) == fresh.open().digest(strong=True)
 
 
+def test_a_change_follows_rows_of_the_same_session_that_lack_a_label(music, put, tmp_path, monkeypatch):
+    """Every bundle is committed at once: the new row first, then what changes the one before it."""
+    put(rows(music, "a"))
+    write(music / "a/mixture.wav", 9, 1000)
+    os.utime(music / "a/mixture.wav", ns=(0, 10**18))
+    monkeypatch.setattr("norbert_store._write.commit.COMMIT_SECONDS", 0.0)
+    again = put(rows(music, "ab", b={"genre": None}), update=True, bundle_tracks=1)
+    assert (again.updated, again.written) == (["a"], 2)
+    db = again.open()
+    assert [(track.name, track.labels["genre"]) for track in db] == [("b", None), ("a", "Rock")]
+    assert verify(tmp_path / "x.zarr")
+
+
 # ---- cut off
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from zarr.storage import MemoryStore
 
 import norbert_store
+from norbert_store import verify
 from norbert_store._format.shard import ShardIndex, checksum_matches, index_bytes
 from norbert_store._storage.storage import Storage
 from norbert_store._write.bundle import Bundle
 from norbert_store._write.settings import new_document
-from norbert_store.errors import AudioError, TrackError
+from norbert_store.errors import AudioError, StorageError, TrackError
 
 RATE = 8000
 TARGETS = ("mixture", "vocals")
@@ -96,3 +99,35 @@ def test_what_the_blocks_raise_comes_with_the_name_if_it_is_of_this_library(bund
         bundle.add("x", blocks(ValueError("mine")))
     bundle.finish()
     assert storage.list() == []
+
+
+@pytest.mark.parametrize(("call", "error"), [("create_anew", StorageError), ("delete", TrackError)])
+def test_a_write_or_a_deletion_that_fails_leaves_nothing_of_its_track(tmp_path, monkeypatch, call, error):
+    """Another track, whose stem is absent, comes to lie where the failed one was."""
+    function = getattr(Storage, call)
+    failing = ["magnitude/c/1/0/0/0"]
+
+    def fail_once(self, key, *arguments):
+        if key in failing:
+            failing.remove(key)
+            raise StorageError("busy", place=key)
+        function(self, key, *arguments)
+
+    def broken():
+        for target in TARGETS:
+            yield target, noise(8000)
+        raise TrackError("mine")
+
+    options: Any = {
+        "transform": norbert_store.TF(rate=RATE, n_fft=256),
+        "chunk_frames": 8,
+        "shard_chunks": 2,
+        "effort": 0,
+    }
+    with norbert_store.create(tmp_path / "x", targets=TARGETS, bundle_tracks=9, **options) as writer:
+        monkeypatch.setattr(Storage, call, fail_once)
+        with pytest.raises(error):
+            writer.add("broken", broken())
+        writer.add("whole", {"mixture": noise(8000)})
+    assert not failing
+    assert verify(tmp_path / "x")
