@@ -230,6 +230,7 @@ def folder(root: Path, out: str, skip_broken: bool, **options: Any) -> None:
 def _export(tracks: Any, out: str, targets: tuple[str, ...], skip_broken: bool, options: dict[str, Any]) -> None:
     from norbert_store._command.output import console, export_progress, print_summary
     from norbert_store._export.tracks import export_tracks
+    from norbert_store._storage.places import name_of
 
     to = console()
     of_transform = {name: options.pop(name) for name in ("n_fft", "hop", "n_mels")}
@@ -249,7 +250,7 @@ def _export(tracks: Any, out: str, targets: tuple[str, ...], skip_broken: bool, 
                 **options,
             )
         except KeyboardInterrupt:
-            text = f"{out} holds the finished tracks; the same command with --resume continues"
+            text = f"{name_of(out)} holds the finished tracks; the same command with --resume continues"
             raise KeyboardInterrupt(text) from None
     print_summary(to, summary)
 

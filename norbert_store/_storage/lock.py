@@ -242,15 +242,15 @@ class _KeyLock:
             if self._stop.is_set():
                 return False
             before = _clocks()
-            try:
-                self._tag = self._storage.replace(LOCK_KEY, self._content(), self._tag)
+            with suppress(StorageError):  # perhaps the next time
+                try:
+                    self._tag = self._storage.replace(LOCK_KEY, self._content(), self._tag)
+                except StoreInUseError:  # by another one; or by this one, if the answer to its last renewal was lost
+                    data, self._tag = self._storage.get_with_tag(LOCK_KEY, _MOST_BYTES) or (b"", self._tag)
+                    if not self._is_ours(_parse(data)):
+                        self._look.overtaken_by = _parse(data)
+                        return False
                 self._look.seen(before)
-            except StoreInUseError:
-                with suppress(StorageError):
-                    self._look.overtaken_by = _parse(self._storage.get(LOCK_KEY, most=_MOST_BYTES))
-                return False
-            except StorageError:  # perhaps the next time
-                pass
             return True
 
     def renew(self) -> None:

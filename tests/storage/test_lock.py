@@ -337,6 +337,45 @@ def test_lock_is_looked_at_once_in_a_while():
     assert store.looks == before
 
 
+class LossyStore(WrapperStore):
+    """Writes the lock, or reads it, and loses the answer, each as often as it is told to."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.writes_to_lose, self.reads_to_lose, self.reads_before = 0, 0, 0
+
+    async def set(self, key, value):
+        await super().set(key, value)
+        if key == LOCK_KEY and self.writes_to_lose:
+            self.writes_to_lose -= 1
+            raise OSError("connection reset")
+
+    async def get(self, key, *args, **options):
+        found = await super().get(key, *args, **options)
+        if key == LOCK_KEY and not self.writes_to_lose and self.reads_to_lose:
+            self.reads_before -= 1
+            if self.reads_before < 0:
+                self.reads_to_lose -= 1
+                raise OSError("connection reset")
+        return found
+
+
+# after the write that was lost, the next renewal compares twice before it looks whose the lock is
+@pytest.mark.parametrize("reads_to_lose", [0, 1])
+def test_renewal_whose_answer_is_lost_is_one_s_own(reads_to_lose):
+    store = LossyStore(MemoryStore())
+    storage = Storage(store, read_only=False)
+    lock = WriterLock(storage, renew_seconds=0.05, look_seconds=0)
+    store.reads_before, store.reads_to_lose, store.writes_to_lose = 2, reads_to_lose, 1
+    until(lambda: not store.writes_to_lose and not store.reads_to_lose)
+    before = holder(storage.without_guard())["renewed"]
+    until(lambda: holder(storage.without_guard())["renewed"] > before + 0.1)
+    lock.renew()
+    storage.set("key", b"mine")
+    lock.release()
+    assert storage.list() == ["key"]
+
+
 @pytest.mark.slow
 def test_copies_in_other_processes_look_as_well(tmp_path):
     storage = writable(WrapperStore(LocalStore(tmp_path)))
