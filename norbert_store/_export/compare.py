@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from norbert_store._format.table import NOT_NOTED, Column, Label
-from norbert_store._sources.source import FileState, Source
+from norbert_store._sources.source import FileState, Source, time_text
 from norbert_store._sources.track import SourceTrack
 from norbert_store._write.commit import Committer
 from norbert_store.errors import SourceError
@@ -157,14 +156,7 @@ def _key(files: Mapping[str, FileState]) -> tuple[tuple[str, FileState], ...]:
 def _edited(before: FileState, now: FileState) -> str:
     if before[0] != now[0]:
         return f"has {now[0]} bytes, and had {before[0]}"
-    return f"was modified {_time(now[1])}, and was of {_time(before[1])} before"
-
-
-def _time(nanoseconds: int) -> str:
-    try:
-        return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
-    except (OverflowError, ValueError, OSError):  # of a time that no calendar has
-        return f"{nanoseconds} ns after 1970"
+    return f"was modified {time_text(now)}, and was of {time_text(before)} before"
 
 
 def _stored(label: Column, value: Label) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Self
 from urllib.parse import unquote, urlsplit
@@ -271,6 +272,15 @@ def _file_state(file: Path) -> FileState | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns
+
+
+def time_text(state: FileState) -> str:
+    """Write when a file was modified, for people."""
+    nanoseconds = state[1]
+    try:
+        return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
+    except (OverflowError, ValueError, OSError):  # of a time that no calendar has
+        return f"{nanoseconds} ns after 1970"
 
 
 def read_stem(place: str | os.PathLike[str], stem: str) -> tuple[AudioInfo, Iterator[Block]]:
