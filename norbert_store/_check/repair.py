@@ -69,7 +69,6 @@ from norbert_store.errors import (
     FormatError,
     JpegError,
     MagnitudeError,
-    NorbertStoreError,
     SourceError,
     StorageError,
 )
@@ -430,7 +429,8 @@ class _Shards:
         for row in sorted(rows - self.lost.keys()):
             try:
                 self._encode(row, [shard for shard in shards if shard.of_row(row, shard.lost)])
-            except NorbertStoreError as error:
+            # any other error tells of the storage, or of a bug, and nothing of the track
+            except (SourceError, AudioError, MagnitudeError, DamagedError) as error:
                 self.lost[row] = str(error).removeprefix(f"{self.title(row)}: ")
         for shard in shards:
             if shard.chunks or not shard.lost:
@@ -558,6 +558,8 @@ class _Shards:
         ------
         SourceError, AudioError, MagnitudeError
             If its source isn't there, or isn't what it was.
+        DamagedError
+            If its row can't be read.
         """
         track, document, layout = StoredTrack(self._frames, row), self.snapshot.document, self.snapshot.layout
         if isinstance(track.transform, ReadyBins):
