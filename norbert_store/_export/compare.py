@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from norbert_store._format.table import NOT_NOTED, Column, Label
+from norbert_store._format.table import NOT_NOTED, Column, Label, label_type
 from norbert_store._sources.source import FileState, Source, time_text
 from norbert_store._sources.track import SourceTrack
 from norbert_store._write.commit import Committer
-from norbert_store.errors import SourceError
+from norbert_store.errors import SourceError, TrackError
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,12 @@ def _edited(before: FileState, now: FileState) -> str:
 
 def _stored(label: Column, value: Label) -> Any:
     """Return what a label's value is when it is read again; the value itself, where the label can't have it."""
+    if value is None:
+        return None
     try:
-        return label.value(label.to_array([value])[0])
-    except (TypeError, ValueError, OverflowError):
+        kind = label_type(label.name, value)
+    except TrackError:
         return value
+    # numpy would make 120 of 120.9, and 1 of True
+    fits = kind == label.type or (kind, label.type) == ("int64", "float64")
+    return label.value(label.to_array([value])[0]) if fits else value
