@@ -28,6 +28,7 @@ FileState = tuple[int, int]
 
 _LONGEST_REFERENCE = 4096
 _GIVE = "give the folder that its audio lies in as audio_root"
+_GIVE_BOTH = "give a folder that holds this link and its file as audio_root, or put the file in the place of the link"
 _STREAM_SUFFIXES = (".mp4", ".m4a")
 
 
@@ -140,8 +141,10 @@ class Source:
         if store_folder is None:
             return self.path.absolute().as_uri()
         try:
-            # resolved, since the way back from the store may not lead through the links that led there
-            return Path(os.path.relpath(self.path.resolve(), store_folder.resolve().parent)).as_posix()
+            # resolved, since the way back from the store may not lead through the links that led there; but for the
+            # last one, whose suffix tells what it is, and which may lead to a file without any
+            path = self.path.absolute()
+            return Path(os.path.relpath(path.parent.resolve() / path.name, store_folder.resolve().parent)).as_posix()
         except ValueError:  # on Windows, another drive
             return self.path.absolute().as_uri()
 
@@ -298,7 +301,7 @@ def _find(reference: str, store_folder: Path | None, below: Path | None) -> tupl
     """Find what was noted, and the folder that it must be below."""
     if below is not None:
         return _find_below(below, reference), below
-    path = local_path(reference)
+    path = local_path(reference) if "://" in reference else Path(reference)  # no store means anyone's home by "~"
     if store_folder is None and path.is_absolute():
         raise SourceError(f"its source {_told(reference)} isn't read unasked, as the store is in no folder; {_GIVE}")
     if store_folder is None:
@@ -324,7 +327,7 @@ def _check_below(root: Path, path: Path, reference: str) -> None:
     if not os.path.join(os.path.realpath(path), "").startswith(inside):
         raise SourceError(
             f"its source {_told(reference)} leads out of {root}, and what a store names is read below that alone; "
-            f"{_GIVE}"
+            f"{_GIVE_BOTH if path.is_symlink() else _GIVE}"
         )
 
 
