@@ -27,6 +27,7 @@ from norbert_store._read.selection import Selection
 from norbert_store._read.values import Values, values_of
 from norbert_store._signature import spelled_out
 from norbert_store._spectra.stft import whole_number
+from norbert_store._text import listed
 from norbert_store.errors import NameNotFoundError
 
 Indices = Sequence[int] | NDArray[np.integer[Any]]
@@ -344,10 +345,10 @@ def _positions(selection: Selection, what: str, labels: Sequence[str] | None, kn
         return list(range(len(known)))
     labels = [labels] if isinstance(labels, str) else list(labels)
     if not labels or len(set(labels)) < len(labels):
-        raise ValueError(f"expected some of the {what}s {', '.join(map(repr, known))}, each once; found {labels!r}")
+        raise ValueError(f"expected some of the {what}s {listed(known)}, each once; found {labels!r}")
     for label in labels:
         if label not in known:
-            raise NameNotFoundError(f"{selection.name} has no {what} {label!r}; it has {', '.join(map(repr, known))}")
+            raise NameNotFoundError(f"{selection.name} has no {what} {label!r}; it has {listed(known)}")
     return [list(known).index(label) for label in labels]
 
 

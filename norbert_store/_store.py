@@ -24,7 +24,7 @@ from norbert_store._spectra.bins import StoredTransform
 from norbert_store._spectra.levels import Curve, table
 from norbert_store._storage.places import local_path
 from norbert_store._storage.storage import Location
-from norbert_store._text import shown
+from norbert_store._text import listed, shown
 from norbert_store._track import Track
 from norbert_store.errors import NameNotFoundError
 
@@ -468,7 +468,7 @@ def _with_values(selection: Selection, label: str, values: Any) -> Selection:
     document = selection.document
     known = {column.name: column for column in (document.column("split"), *document.labels)}
     if label not in known:
-        raise NameNotFoundError(f"{selection.name} has no label {label!r}; it has {', '.join(map(repr, known))}")
+        raise NameNotFoundError(f"{selection.name} has no label {label!r}; it has {listed(known)}")
     wanted = [values] if isinstance(values, str) or not isinstance(values, Sequence | set | np.ndarray) else [*values]
     column = column_values(selection.snapshot, known[label], selection.chosen).tolist()
     # one text of a list is enough

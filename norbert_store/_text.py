@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 MOST_DEPTH = 32
 MOST_VALUES = 2**20
 LONGEST_SHOWN = 200
+MOST_LISTED = 100
 
 # control, format (direction among them), half a surrogate pair, unassigned; separators of lines and paragraphs
 _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"))
@@ -47,6 +49,19 @@ def shown(value: Any, most: int = LONGEST_SHOWN) -> str:
     """
     found = _short(value, most)
     return f"{found[:most]}..." if len(found) > most else printable(found)
+
+
+def listed(names: Iterable[str], most: int = MOST_LISTED) -> str:
+    """Write names one after the other, and how many more there are than can be shown.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"]), listed(map(str, range(100)), most=2)
+    ("'a', 'b', 'c'", "'0', '1', ... 98 more")
+    """
+    names = list(names)
+    more = [f"... {len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*map(shown, names[:most]), *more])
 
 
 def shortened(text: str, most: int = 2 * LONGEST_SHOWN) -> str:

@@ -45,7 +45,7 @@ from norbert_store._format.shard import (
     with_checksum,
     without_checksum,
 )
-from norbert_store._format.table import LABEL_GROUP, SCALE, TRACK_GROUP
+from norbert_store._format.table import LABEL_GROUP, NOT_NOTED, SCALE, TRACK_GROUP
 from norbert_store._jpeg import stream
 from norbert_store._jpeg.layout import read_header
 from norbert_store._jpeg.rows import RowDecoder
@@ -56,7 +56,7 @@ from norbert_store._read.snapshot import Snapshot
 from norbert_store._read.track import StoredTrack, source_folders
 from norbert_store._signature import check_callback, spelled_out
 from norbert_store._sources.files import AudioInfo
-from norbert_store._sources.source import MIXTURE, Source, local_path
+from norbert_store._sources.source import MIXTURE, FileState, Source, local_path, time_text
 from norbert_store._spectra.bins import LinearBins, MelBands, ReadyBins, StoredTransform, transform_from_config
 from norbert_store._storage.lock import WriterLock
 from norbert_store._storage.storage import Location, Storage
@@ -69,7 +69,6 @@ from norbert_store.errors import (
     FormatError,
     JpegError,
     MagnitudeError,
-    NorbertStoreError,
     SourceError,
     StorageError,
 )
@@ -363,6 +362,11 @@ class _Shard:
         """Return those of some places that belong to a row's track."""
         return {place for place in places if self.owners[place[1]] == row}
 
+    def knows(self, place: ChunkPlace, chunk: bytes) -> bool:
+        """Whether a chunk has the length and the checksum of the one that was lost."""
+        hole = self.holes.get(place, b"")
+        return len(hole) == len(chunk) and stored_checksum(hole) == stored_checksum(chunk)
+
 
 class _Shards:
     """Repairs the shards of one committed state.
@@ -425,7 +429,8 @@ class _Shards:
         for row in sorted(rows - self.lost.keys()):
             try:
                 self._encode(row, [shard for shard in shards if shard.of_row(row, shard.lost)])
-            except NorbertStoreError as error:
+            # any other error tells of the storage, or of a bug, and nothing of the track
+            except (SourceError, AudioError, MagnitudeError, DamagedError) as error:
                 self.lost[row] = str(error).removeprefix(f"{self.title(row)}: ")
         for shard in shards:
             if shard.chunks or not shard.lost:
@@ -553,32 +558,76 @@ class _Shards:
         ------
         SourceError, AudioError, MagnitudeError
             If its source isn't there, or has changed.
+        DamagedError
+            If its row can't be read.
         """
         track, document, layout = StoredTrack(self._frames, row), self.snapshot.document, self.snapshot.layout
         if isinstance(track.transform, ReadyBins):
             raise SourceError("its magnitudes were computed elsewhere, and can't be made again here")
         source = _locate(track, self._root)
+        states = source.file_states(document.targets)
         stems = _stems(track, source, [document.targets[shard.target] for shard in shards])
-        wanted = {
-            (document.targets[shard.target], channel, layout.first_chunk(shard.number) + within): (shard, place)
-            for shard in shards
-            for place in shard.of_row(row, {*shard.chunks, *shard.lost})
-            for channel, within in [place]
-        }
-        encoder = _Encoder(document, track.transform, layout.chunk_of(track.start), wanted)
+        lost = {self._at(shard, place): (shard, place) for shard in shards for place in shard.of_row(row, shard.lost)}
+        whole = {self._at(of, place): of.chunks[place] for shard in shards for of, place in self._whole_of(row, shard)}
+        encoder = _Encoder(document, track.transform, layout.chunk_of(track.start), {*lost, *whole})
         try:
             found = encoder.add(track.name, stems, scales=track.scales)
         except MagnitudeError as error:
             raise AudioError(f"{source} isn't the audio any more that the track was made from: {error}") from error
         if (found.samples, found.frames) != (track.samples, track.frames):
             raise AudioError(f"{source} has {found.samples} samples; the track has {track.samples}")
-        for at, (shard, place) in wanted.items():
-            if place in shard.chunks and not _are_alike(shard.chunks[place], encoder.made[at]):
+        others = {at[0] for at, (shard, place) in lost.items() if not shard.knows(place, encoder.made[at])}
+        for at, chunk in whole.items():
+            if at[0] in others and not _are_alike(chunk, encoder.made[at]):
                 raise AudioError(f"{source} isn't the audio any more that the rest of the track was made from")
-        for at, (shard, place) in wanted.items():
-            if place in shard.lost:
-                shard.chunks[place] = encoder.made[at]
-                shard.lost.remove(place)
+        for target in sorted(others - {at[0] for at in whole}):
+            self._check_noted(row, source, target, states.get(target))
+        for at, (shard, place) in lost.items():
+            shard.chunks[place] = encoder.made[at]
+            shard.lost.remove(place)
+
+    def _at(self, shard: _Shard, place: ChunkPlace) -> tuple[str, int, int]:
+        """Target, channel, and position along the packed axis of a chunk."""
+        channel, within = place
+        return (
+            self.snapshot.document.targets[shard.target],
+            channel,
+            self.snapshot.layout.first_chunk(shard.number) + within,
+        )
+
+    def _whole_of(self, row: int, lost: _Shard) -> list[tuple[_Shard, ChunkPlace]]:
+        """Find whole chunks of the stem that a shard has lost some of: all in that shard, or else the nearest one."""
+        if places := lost.of_row(row, lost.chunks):
+            return [(lost, place) for place in places]
+        others = (number for number in chain.from_iterable(self.rows.shards([row])) if number != lost.number)
+        for number in sorted(others, key=lambda number: abs(number - lost.number)):
+            try:
+                shard = self._read(lost.target, number)
+            except DamagedError:  # of another block of extents
+                continue
+            if places := shard.of_row(row, shard.chunks):
+                nearest = max if number < lost.number else min
+                return [(shard, nearest(places, key=lambda place: place[1]))]
+        return []
+
+    def _check_noted(self, row: int, source: Source, target: str, state: FileState | None) -> None:
+        """See that the file of a stem is the one that the track table notes.
+
+        Raises
+        ------
+        AudioError
+            If it is another one, or none is noted.
+        """
+        position = self.snapshot.document.targets.index(target)
+        length, time = (int(self.snapshot.cell(name, row)[position]) for name in ("source_bytes", "source_modified"))
+        if length != NOT_NOTED and (length, time) == state:
+            return
+        noted = None if length == NOT_NOTED else (length, time)
+        raise AudioError(
+            f"{source} may be other audio than the track was made of: {target!r} gives other chunks, and none is left "
+            f"to compare with; its file has {_told(state)}, and had {_told(noted)}. Put the file back as it was, or "
+            "drop the track and export it again"
+        )
 
 
 class _Encoder(Bundle):
@@ -604,6 +653,10 @@ def _chunk_at(data: bytes, offset: int, extent: Extent) -> bytes:
     """Take a chunk out of a shard, with the checksum that it must have, and zeros where the file is cut off."""
     size = extent.length - CHECKSUM_BYTES
     return data[offset : offset + size].ljust(size, b"\0") + extent.checksum.to_bytes(CHECKSUM_BYTES, "little")
+
+
+def _told(state: FileState | None) -> str:
+    return "an unknown length and time" if state is None else f"{state[0]} bytes of {time_text(state)}"
 
 
 def _are_alike(chunk: bytes, other: bytes) -> bool:

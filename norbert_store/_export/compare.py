@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from norbert_store._format.table import NOT_NOTED, Column, Label
-from norbert_store._sources.source import FileState, Source
+from norbert_store._format.table import NOT_NOTED, Column, Label, label_type
+from norbert_store._sources.source import FileState, Source, time_text
 from norbert_store._sources.track import SourceTrack
 from norbert_store._write.commit import Committer
-from norbert_store.errors import SourceError
+from norbert_store.errors import SourceError, TrackError
 
 
 @dataclass(frozen=True)
@@ -157,19 +156,17 @@ def _key(files: Mapping[str, FileState]) -> tuple[tuple[str, FileState], ...]:
 def _edited(before: FileState, now: FileState) -> str:
     if before[0] != now[0]:
         return f"has {now[0]} bytes, and had {before[0]}"
-    return f"was modified {_time(now[1])}, and was of {_time(before[1])} before"
-
-
-def _time(nanoseconds: int) -> str:
-    try:
-        return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
-    except (OverflowError, ValueError, OSError):  # of a time that no calendar has
-        return f"{nanoseconds} ns after 1970"
+    return f"was modified {time_text(now)}, and was of {time_text(before)} before"
 
 
 def _stored(label: Column, value: Label) -> Any:
     """Return what a label's value is when it is read again; the value itself, where the label can't have it."""
+    if value is None:
+        return None
     try:
-        return label.value(label.to_array([value])[0])
-    except (TypeError, ValueError, OverflowError):
+        kind = label_type(label.name, value)
+    except TrackError:
         return value
+    # numpy would make 120 of 120.9, and 1 of True
+    fits = kind == label.type or (kind, label.type) == ("int64", "float64")
+    return label.value(label.to_array([value])[0]) if fits else value

@@ -328,5 +328,8 @@ def new_labels(labels: Mapping[str, Label] | None, columns: Iterable[Column]) ->
         if name not in known:
             new.append(label_column_of(name, found, str(next_key + len(new))))
         elif found != known[name].type and (found, known[name].type) != ("int64", "float64"):
-            raise TrackError(f"the label {name!r} was {known[name].type} before, now found {value!r}")
+            raise TrackError(
+                f"the label {name!r} was {known[name].type} before, now found {value!r}; give what it was before, or a "
+                "label of another name"
+            )
     return tuple(new)

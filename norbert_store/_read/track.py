@@ -17,7 +17,7 @@ from norbert_store._read.xarrays import TRACK_DIMENSIONS, LazyFrames, Values, la
 from norbert_store._signature import spelled_out
 from norbert_store._spectra.bins import StoredTransform
 from norbert_store._spectra.levels import Curve
-from norbert_store._text import printable, shown
+from norbert_store._text import listed, printable, shown
 from norbert_store.errors import NameNotFoundError
 
 
@@ -233,11 +233,11 @@ class StoredTrack:
             return labels.index(label)
         if isinstance(label, int | np.integer) and -len(labels) <= label < len(labels):
             return int(label) % len(labels)
-        raise NameNotFoundError(f"{store_name(self)} has no {what} {label!r}; it has {', '.join(map(repr, labels))}")
+        raise NameNotFoundError(f"{store_name(self)} has no {what} {label!r}; it has {listed(labels)}")
 
     def _absent(self, target: str) -> NameNotFoundError:
-        there = ", ".join(repr(name) for name, present in self.present.items() if present)
-        return NameNotFoundError(f"track {shown(self.name)} has no target {target!r}; it has {there}")
+        there = [name for name, present in self.present.items() if present]
+        return NameNotFoundError(f"track {shown(self.name)} has no target {target!r}; it has {listed(there)}")
 
 
 # ---- for other modules, not for users of a track

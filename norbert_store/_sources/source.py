@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Self
 from urllib.parse import unquote, urlsplit
@@ -27,6 +28,7 @@ FileState = tuple[int, int]
 
 _LONGEST_REFERENCE = 4096
 _GIVE = "give the folder that its audio lies in as audio_root"
+_GIVE_BOTH = "give a folder that holds this link and its file as audio_root, or put the file in the place of the link"
 _STREAM_SUFFIXES = (".mp4", ".m4a")
 
 
@@ -139,8 +141,10 @@ class Source:
         if store_folder is None:
             return self.path.absolute().as_uri()
         try:
-            # resolved, since the way back from the store may not lead through the links that led there
-            return Path(os.path.relpath(self.path.resolve(), store_folder.resolve().parent)).as_posix()
+            # resolved, since the way back from the store may not lead through the links that led there; but for the
+            # last one, whose suffix tells what it is, and which may lead to a file without any
+            path = self.path.absolute()
+            return Path(os.path.relpath(path.parent.resolve() / path.name, store_folder.resolve().parent)).as_posix()
         except ValueError:  # on Windows, another drive
             return self.path.absolute().as_uri()
 
@@ -273,6 +277,15 @@ def _file_state(file: Path) -> FileState | None:
     return status.st_size, status.st_mtime_ns
 
 
+def time_text(state: FileState) -> str:
+    """Write when a file was modified, for people."""
+    nanoseconds = state[1]
+    try:
+        return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
+    except (OverflowError, ValueError, OSError):  # of a time that no calendar has
+        return f"{nanoseconds} ns after 1970"
+
+
 def read_stem(place: str | os.PathLike[str], stem: str) -> tuple[AudioInfo, Iterator[Block]]:
     """Read one stem of what is at a place; a plain file is taken as it is.
 
@@ -288,7 +301,7 @@ def _find(reference: str, store_folder: Path | None, below: Path | None) -> tupl
     """Find what was noted, and the folder that it must be below."""
     if below is not None:
         return _find_below(below, reference), below
-    path = local_path(reference)
+    path = local_path(reference) if "://" in reference else Path(reference)  # no store means anyone's home by "~"
     if store_folder is None and path.is_absolute():
         raise SourceError(f"its source {_told(reference)} isn't read unasked, as the store is in no folder; {_GIVE}")
     if store_folder is None:
@@ -314,7 +327,7 @@ def _check_below(root: Path, path: Path, reference: str) -> None:
     if not os.path.join(os.path.realpath(path), "").startswith(inside):
         raise SourceError(
             f"its source {_told(reference)} leads out of {root}, and what a store names is read below that alone; "
-            f"{_GIVE}"
+            f"{_GIVE_BOTH if path.is_symlink() else _GIVE}"
         )
 
 

@@ -50,6 +50,7 @@ from norbert_store._format.table import (
     metadata_text,
     new_labels,
 )
+from norbert_store._jpeg.encoder import DEFAULT_EFFORT, DEFAULT_QUALITY, check_effort, check_quality
 from norbert_store._spectra.bins import StoredTransform, transform_from_config
 from norbert_store._storage.folder import PARTIAL_SUFFIX
 from norbert_store._storage.lock import LOCK_KEY, WriterLock
@@ -536,13 +537,18 @@ def check_writable(storage: Storage, document: Document) -> None:
     Raises
     ------
     FormatError
-        If the store has features that it doesn't know.
+        If the store has features that it doesn't know, or an encoder that isn't there.
     """
     if document.writes:
         raise FormatError(
             f"{storage.name} has features that this version can't write on: {shown(list(document.writes))}; "
             "upgrade norbert_store"
         )
+    try:
+        check_quality(document.encoder.get("quality", DEFAULT_QUALITY))
+        check_effort(document.encoder.get("effort", DEFAULT_EFFORT))
+    except ValueError as error:
+        raise FormatError(f"{storage.name}: its 'encoder' can't be written with: {error}") from None
 
 
 def check_leftovers(storage: Storage) -> None:

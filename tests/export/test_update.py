@@ -17,7 +17,7 @@ from norbert_store import verify
 from norbert_store._export.run import export, export_folder
 from norbert_store._format import layout
 from norbert_store._storage.storage import Storage
-from norbert_store.errors import AudioError, StoreChangedError
+from norbert_store.errors import AudioError, StoreChangedError, TrackError
 from tests.files import contents
 
 RATE = 8000
@@ -163,6 +163,21 @@ def test_labels_splits_and_places_that_differ_are_told(music, put):
     assert (
         put([{**row, "genre": None, "split": None} for row in rows(music, ("a", "b", "c"))], resume=True).edited == []
     )
+
+
+def test_numbers_and_truth_that_the_store_could_only_round_are_told(music, put):
+    put(rows(music, ("a",), a={"bpm": 120, "live": True, "tempo": 60.5}))
+    (same,) = rows(music, ("a",), a={"bpm": 120.0, "live": True, "tempo": 60.5})
+    assert put([same], resume=True).edited == []
+    again = put([{**same, "bpm": 120.9, "live": 7, "tempo": 61}], resume=True)
+    assert again.edited == [
+        ("a", "its bpm was 120, and is 120.9; its live was True, and is 7; its tempo was 60.5, and is 61.0")
+    ]
+    with pytest.raises(TrackError, match=r"'bpm' was int64 before, now found 120\.9; give what it was before, or"):
+        put([{**same, "bpm": 120.9}], update=True)
+    updated = put([{**same, "bpm": 121, "tempo": 61}], update=True)
+    assert updated.updated == ["a"]
+    assert updated.open()["a"].labels == {"genre": "Rock", "bpm": 121, "live": True, "tempo": 61.0}
 
 
 def test_another_title_is_told(put):

@@ -179,7 +179,9 @@ def test_the_source_is_found_after_data_set_and_store_moved_together(root, tmp_p
     track = norbert_store.open(tmp_path / "moved" / "x.zarr")[0]
     assert np.array_equal(track.to_audio("drums"), before)
     shutil.rmtree(tmp_path / "moved" / root.name)
-    with pytest.raises(SourceError, match=f"'{track.name}' can't be read: there is no file .*; give mixture="):
+    with pytest.raises(
+        SourceError, match=f"the source of track '{track.name}' can't be read: there is no file .*; give mixture="
+    ):
         track.to_audio("drums")
 
 

@@ -202,6 +202,36 @@ def test_a_source_behind_a_link_is_noted_where_it_is(tmp_path):
     assert source.reference(tmp_path / "x.zarr") == "disk/music"
 
 
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no links")
+def test_a_source_that_is_a_link_is_found_again_as_what_its_suffix_says(mp4, tmp_path):
+    """In a cache of downloads, files are named by checksums."""
+    cache, music, store = tmp_path / "data" / "cache", tmp_path / "data" / "music", tmp_path / "data" / "x.zarr"
+    for folder in (cache, music):
+        folder.mkdir(parents=True)
+    shutil.copy(mp4, cache / "0123abcd")
+    (music / "song.stem.mp4").symlink_to(cache / "0123abcd")
+    noted = Source.at(music / "song.stem.mp4", STEMS).reference(store)
+    assert noted == "music/song.stem.mp4"
+    assert Source.find(noted, store, STEMS).headers_of(STEMS) == dict.fromkeys(STEMS, INFO)
+    cache.rename(tmp_path / "cache")
+    (music / "song.stem.mp4").unlink()
+    (music / "song.stem.mp4").symlink_to(tmp_path / "cache" / "0123abcd")
+    with pytest.raises(
+        SourceError, match="song.stem.mp4 leads out of .*; give a folder that holds this link and its file"
+    ):
+        Source.find(noted, store, STEMS)
+    music.rename(tmp_path / "music")
+    assert Source.find(noted, store, STEMS, below=tmp_path).headers_of(["bass"]) == {"bass": INFO}
+
+
+@pytest.mark.parametrize("name", ["~", "~root"])
+def test_a_folder_that_is_named_as_a_home_is_found_again(tmp_path, folder, name):
+    folder.rename(tmp_path / name)
+    noted = Source.at(tmp_path / name, ["vocals"]).reference(tmp_path / "x.zarr")
+    assert noted == name
+    assert Source.find(noted, tmp_path / "x.zarr", ["vocals"]).headers_of(["vocals"]) == {"vocals": INFO}
+
+
 @pytest.mark.parametrize("kind", ["folder", "mp4", "wav"])
 @pytest.mark.parametrize("store", ["x.zarr", "stores/deep/x.zarr", None])
 def test_what_is_noted_is_found_again(request, tmp_path, kind, store):
