@@ -56,7 +56,7 @@ from norbert_store._read.snapshot import Snapshot
 from norbert_store._read.track import StoredTrack, source_folders
 from norbert_store._signature import check_callback, spelled_out
 from norbert_store._sources.files import AudioInfo
-from norbert_store._sources.source import MIXTURE, FileState, Source, local_path, time_text
+from norbert_store._sources.source import MIXTURE, FileState, Source, audio_path, time_text
 from norbert_store._spectra.bins import LinearBins, MelBands, ReadyBins, StoredTransform, transform_from_config
 from norbert_store._storage.lock import WriterLock
 from norbert_store._storage.storage import Location, Storage
@@ -137,7 +137,7 @@ def repair(
     ('magnitude/c/0/0/0/0',)
     """
     check_callback("progress", progress)
-    root = None if audio_root is None else local_path(audio_root)
+    root = None if audio_root is None else audio_path(audio_root)
     storage = Storage(location, read_only=False)
     _open(storage)  # so that no lock is left where there is no store
     with _writing(storage) as lock:

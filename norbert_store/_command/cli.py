@@ -70,10 +70,10 @@ class _LocalPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Take what was typed."""
-        from norbert_store._sources.source import local_path
+        from norbert_store._sources.source import audio_path
 
         try:
-            return super().convert(local_path(value), param, ctx)
+            return super().convert(audio_path(value), param, ctx)
         except SourceError as error:
             self.fail(str(error), param, ctx)
 

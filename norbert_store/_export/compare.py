@@ -14,7 +14,7 @@ from norbert_store._format.table import NOT_NOTED, Column, Label, label_type
 from norbert_store._sources.source import FileState, Source, time_text
 from norbert_store._sources.track import SourceTrack
 from norbert_store._write.commit import Committer
-from norbert_store.errors import SourceError, TrackError
+from norbert_store.errors import TrackError
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Committed:
         try:
             place = Source.find(source, self._folder, []).path
             return place is not None and not place.exists()
-        except (SourceError, OSError):  # as if it were on another machine: nobody knows from here
+        except OSError:  # a SourceError too: as if it were on another machine: nobody knows from here
             return False
 
     def _why_gone(self, name: str, renamed: Mapping[tuple[tuple[str, FileState], ...], str]) -> str:

@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from norbert_store._sources.source import MIXTURE, Source, local_path
+from norbert_store._sources.source import MIXTURE, Source, audio_path
 from norbert_store._sources.track import SourceTrack
 from norbert_store.errors import SourceError
 
@@ -28,7 +28,7 @@ def folder_tracks(root: str | os.PathLike[str]) -> list[SourceTrack]:
     SourceError
         If there is no such folder, or no audio in it.
     """
-    folder = local_path(root)
+    folder = audio_path(root)
     if not folder.is_dir():
         raise SourceError(f"there is no folder {folder}")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())

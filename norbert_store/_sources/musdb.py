@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from norbert_store._sources.source import Source, local_path
+from norbert_store._sources.source import Source, audio_path
 from norbert_store._sources.track import SourceTrack
 from norbert_store.errors import SourceError
 
@@ -46,7 +46,7 @@ def musdb_tracks(root: str | os.PathLike[str]) -> list[SourceTrack]:
     SourceError
         If there are no tracks.
     """
-    folder = local_path(root)
+    folder = audio_path(root)
     if not folder.is_dir():
         raise SourceError(f"there is no folder {folder}; expected the one that holds MUSDB18's train and test")
     tracks = [track for split in SPLITS for track in _split_tracks(folder / split, split)]

@@ -16,8 +16,7 @@ from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from norbert_store._sources.files import AudioInfo, Block, audio_info, check_file, read_blocks, read_stems, stems_info
-from norbert_store._storage.places import is_url, name_of
-from norbert_store._storage.places import local_path as path_of
+from norbert_store._storage.places import is_url, local_path, name_of
 from norbert_store._text import printable, shortened
 from norbert_store.errors import AudioError, SourceError
 
@@ -71,7 +70,7 @@ class Source:
         SourceError
             If it is a URI that can't be read from here.
         """
-        path = local_path(place)
+        path = audio_path(place)
         if path.is_dir():
             return cls(path, {stem: path / f"{stem}.wav" for stem in stems})
         if path.suffix.lower() in _STREAM_SUFFIXES:
@@ -301,7 +300,7 @@ def _find(reference: str, store_folder: Path | None, below: Path | None) -> tupl
     """Find what was noted, and the folder that it must be below."""
     if below is not None:
         return _find_below(below, reference), below
-    path = local_path(reference) if "://" in reference else Path(reference)  # no store means anyone's home by "~"
+    path = audio_path(reference) if "://" in reference else Path(reference)  # no store means anyone's home by "~"
     if store_folder is None and path.is_absolute():
         raise SourceError(f"its source {_told(reference)} isn't read unasked, as the store is in no folder; {_GIVE}")
     if store_folder is None:
@@ -335,7 +334,7 @@ def _told(reference: str) -> str:
     return printable(shortened(reference))
 
 
-def local_path(place: str | os.PathLike[str]) -> Path:
+def audio_path(place: str | os.PathLike[str]) -> Path:
     """Take a path, perhaps with ``~``, or a ``file:`` URI, as a path.
 
     Raises
@@ -349,6 +348,6 @@ def local_path(place: str | os.PathLike[str]) -> Path:
     if "://" not in text:
         return Path(os.path.expanduser(text))
     try:
-        return path_of(text)
+        return local_path(text)
     except ValueError as error:
         raise SourceError(str(error)) from None

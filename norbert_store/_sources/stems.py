@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from norbert_store._lazy import lazy
 from norbert_store._sources.files import BLOCK_SAMPLES, AudioInfo
-from norbert_store._sources.source import Source, local_path
+from norbert_store._sources.source import Source, audio_path
 from norbert_store._spectra.stft import as_audio
 from norbert_store.errors import AudioError, TrackError
 
@@ -120,7 +120,7 @@ class TrackStems:
         """What is read from files."""
         if isinstance(self._stems, Source):
             return self._stems
-        files = {stem: local_path(file) for stem, file in self._present.items() if isinstance(file, str | os.PathLike)}
+        files = {stem: audio_path(file) for stem, file in self._present.items() if isinstance(file, str | os.PathLike)}
         return Source(None, files)
 
     @lazy

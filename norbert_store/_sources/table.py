@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
 from norbert_store._format.table import Column, check_name, check_text, new_labels
-from norbert_store._sources.source import Source, local_path
+from norbert_store._sources.source import Source, audio_path
 from norbert_store._sources.track import SourceTrack
 from norbert_store.errors import SourceError, TableError, TrackError
 
@@ -57,7 +57,7 @@ def table_tracks(
     files = _columns_of_targets(targets)
     if isinstance(labels, str):
         raise TypeError(f"labels must be a sequence of columns, found the one name {labels!r}")
-    root = None if root is None else local_path(root)
+    root = None if root is None else audio_path(root)
     if root is not None and not root.is_dir():
         raise SourceError(f"there is no folder {os.fspath(root)}, which paths of the table start from")
     rows = _rows(table)
@@ -160,7 +160,7 @@ def _track(
 def _path(cell: Any, column: str, root: Path | None) -> Path:
     if not isinstance(cell, str | os.PathLike):
         raise TableError(f"{column!r} is {cell!r}; expected the path of a file")
-    path = local_path(cell)
+    path = audio_path(cell)
     if root is None:
         return path
     path = root / path

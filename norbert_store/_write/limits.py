@@ -9,7 +9,7 @@ from norbert_store._format.arrays import LARGEST_BLOCK_BYTES, decoded_bytes
 from norbert_store._format.document import Document
 from norbert_store._format.layout import MAGNITUDE
 from norbert_store._format.table import Column
-from norbert_store.errors import FormatError, TrackError
+from norbert_store.errors import TrackError
 
 _LENGTH_BYTES = 4  # before each text, and before all of them
 
@@ -31,7 +31,7 @@ def check_readable(document: Document, store: str) -> None:
             )
     try:
         Document.from_json(document.to_json(), store)
-    except (FormatError, TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         problem = str(error).removeprefix(f"{store}: ") or "it is nested too deep"
         raise ValueError(f"{store} can't be written so, since nobody could open it: {problem}") from error
 
