@@ -297,6 +297,7 @@ def _labels(draft: Draft, count: int) -> None:
     draft.says["sums"] |= {f"label/{i}": "AAAAAA==" for i in range(count)}
 
 
+changed("1,024 labels", lambda d: _labels(d, 1024))
 changed("4,000 labels", lambda d: _labels(d, 4000))
 changed("10^5 labels", lambda d: _labels(d, 10**5))
 changed("10^6 labels", lambda d: d.set("labels", [{"name": "x", "type": "string", "key": "0"}] * 10**6))

@@ -33,6 +33,7 @@ from norbert_store.errors import NorbertStoreError
 
 MOST_MEGABYTES = 300
 MOST_SECONDS = 1.0
+MOST_SECONDS_WRITING = 3.0
 HANGS_SECONDS = 60
 # who asks for all values of what is said to be long gets all that is said; what is asked for here is no more than this
 MOST_VALUES = 10**6

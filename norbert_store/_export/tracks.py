@@ -127,8 +127,8 @@ def export_tracks(
                 run.check_complete()
             except _BROKEN as error:
                 raise type(error)(
-                    f"{error}. {storage.name} holds the tracks before it: resume=True continues there, skip_broken=True "
-                    "leaves out such tracks"
+                    f"{error}. {storage.name} holds the tracks before it: resume=True continues there, "
+                    "skip_broken=True leaves out such tracks"
                 ) from error
         return run.summary(committer)
 

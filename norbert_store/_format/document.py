@@ -61,7 +61,8 @@ JPEG = "norbert_store.jpeg"
 
 LARGEST_NUMBER = 2**53
 LARGEST_BLOCK = 2**16
-MOST_NAMES = 4096  # of targets, of channels and of labels
+MOST_NAMES = 4096  # of targets, and of channels
+MOST_LABELS = 1024
 MOST_BLOCKS = 2**20  # of all small arrays together
 LARGEST_INDEX = 2**18  # entries for the chunks of a shard
 LARGEST_IMAGE = 2**23  # pixels in a chunk
@@ -602,8 +603,8 @@ def _block_counts(attributes: Mapping[str, Any]) -> dict[str, int]:
 def _label_faults(labels: Any) -> list[str]:
     if not isinstance(labels, list):
         return [f"'labels' must be a list, found {shown(labels)}"]
-    if len(labels) > MOST_NAMES:
-        return [f"'labels' must be at most {MOST_NAMES}, found {len(labels)}"]
+    if len(labels) > MOST_LABELS:
+        return [f"'labels' must be at most {MOST_LABELS}, found {len(labels)}"]
     faults = []
     for label in labels:
         try:
