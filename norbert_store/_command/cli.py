@@ -229,6 +229,7 @@ def folder(root: Path, out: str, skip_broken: bool, **options: Any) -> None:
 def _export(tracks: Any, out: str, targets: tuple[str, ...], skip_broken: bool, options: dict[str, Any]) -> None:
     from norbert_store._command.output import console, export_progress, print_summary
     from norbert_store._export.tracks import export_tracks
+    from norbert_store._storage.places import name_of
 
     to = console()
     of_transform = {name: options.pop(name) for name in ("n_fft", "hop", "n_mels")}
@@ -248,7 +249,9 @@ def _export(tracks: Any, out: str, targets: tuple[str, ...], skip_broken: bool, 
                 **options,
             )
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{out} holds what was done; the same command with --resume continues") from None
+            raise KeyboardInterrupt(
+                f"{name_of(out)} holds what was done; the same command with --resume continues"
+            ) from None
     print_summary(to, summary)
 
 

@@ -126,8 +126,8 @@ def export_tracks(
                 run.check_complete()
             except _BROKEN as error:
                 raise type(error)(
-                    f"{error}. {out} holds what was done before: resume=True continues there, skip_broken=True leaves "
-                    "out such tracks"
+                    f"{error}. {storage.name} holds what was done before: resume=True continues there, "
+                    "skip_broken=True leaves out such tracks"
                 ) from error
         return run.summary(committer)
 

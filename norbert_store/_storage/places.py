@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import zarr
 from zarr.abc.store import Store
@@ -19,6 +19,10 @@ Place = Path | str | StorePath
 
 _FILE_URL = re.compile("(?:file|local)://", re.IGNORECASE)
 _ZIP = ".zip"
+
+# user and password; a query, or fragment, up to the next URL of a chain
+_SECRET = re.compile(r"(?<=://)[^/?#]*@|[?#].*?(?=::[a-z][a-z0-9+.-]*://|$)", re.IGNORECASE)
+_IP6 = re.compile(r"(?<=[/@])\[[^]/]*\]")
 
 
 def place_of(location: Location) -> Place:
@@ -77,14 +81,11 @@ def local_path(place: str | os.PathLike[str]) -> Path:
 
 
 def name_of(location: Any) -> str:
-    """Name a location for people: a URL without its query and password, which may be secrets."""
+    """Name a location for people: URLs, also those of a chain, without query and password, which may be secrets."""
     if isinstance(location, zarr.Group):
         location = location.store_path
     text = " ".join(str(location).split())
-    if not isinstance(location, str) or not is_url(text) or "::" in text:
-        return text
-    parts = urlsplit(text)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return _SECRET.sub("", text) if isinstance(location, str) and is_url(text) else text
 
 
 def is_session(place: Place) -> bool:
@@ -96,7 +97,12 @@ def is_zip(place: Place) -> bool:
     """Whether a place is a .zip file by its name, and not a folder that is called so."""
     if isinstance(place, Path):
         return place.suffix.lower() == _ZIP and not place.is_dir()
-    return isinstance(place, str) and "::" not in place and urlsplit(place).path.lower().endswith(_ZIP)
+    return isinstance(place, str) and not _is_chain(place) and urlsplit(place).path.lower().endswith(_ZIP)
+
+
+def _is_chain(url: str) -> bool:
+    """Whether it is several of fsspec's, one through another; an address may have the same signs between brackets."""
+    return "::" in _IP6.sub("", url)
 
 
 def _place_in_store(place: StorePath) -> Place:

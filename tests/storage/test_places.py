@@ -16,7 +16,7 @@ import zarr
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath, WrapperStore, ZipStore
 
 import norbert_store
-from norbert_store._storage.places import local_path, name_of
+from norbert_store._storage.places import is_zip, local_path, name_of
 from norbert_store._storage.storage import Storage
 from norbert_store.errors import SourceError, StorageError, StoreNotFoundError
 
@@ -175,7 +175,11 @@ def test_what_was_opened_to_read_is_not_written(tmp_path):
         ("https://host/x.zarr?token=secret&a=b", "https://host/x.zarr"),
         ("https://user:secret@host:8000/x.zarr", "https://host:8000/x.zarr"),
         ("s3://bucket/x.zarr", "s3://bucket/x.zarr"),
-        ("simplecache::s3://bucket/x?y", "simplecache::s3://bucket/x?y"),
+        ("simplecache::s3://bucket/x?y", "simplecache::s3://bucket/x"),
+        ("simplecache::https://user:secret@host/x.zarr?token=secret", "simplecache::https://host/x.zarr"),
+        ("zip://a?secret::https://u:secret@host/x.zip?t=secret::x", "zip://a::https://host/x.zip"),
+        ("https://user:secret@[::1]:8000/x.zarr?token=secret#secret", "https://[::1]:8000/x.zarr"),
+        ("https://user:secret@[::1/x.zarr?token=secret", "https://[::1/x.zarr"),
         ("a?b", "a?b"),
         (Path("a/b"), str(Path("a/b"))),
     ],
@@ -183,6 +187,21 @@ def test_what_was_opened_to_read_is_not_written(tmp_path):
 def test_names_hold_no_secrets(location, name):
     assert name_of(location) == name
     assert Storage(location).name == name
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://host/x.zip", True),
+        ("http://[::1]/x.zip?a=b", True),
+        ("http://user:secret@[::1]:8000/x.ZIP", True),
+        ("http://[::1]/x.zarr", False),
+        ("simplecache::http://[::1]/x.zip", False),
+        ("zip://a::s3://bucket/x.zip", False),
+    ],
+)
+def test_urls_of_zip_files(url, expected):
+    assert is_zip(url) == expected
 
 
 def test_scheme_that_nobody_knows():
