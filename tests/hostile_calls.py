@@ -290,7 +290,7 @@ def one(function: Call, name: str, place: Any, folder: Path) -> Iterator[str]:
     faulthandler.cancel_dump_traceback_later()
     if problem:
         yield problem
-    if seconds > MOST_SECONDS:
+    if seconds > (MOST_SECONDS_WRITING if name in WRITING else MOST_SECONDS):
         yield f"takes {seconds:.1f} s"
     if megabytes > MOST_MEGABYTES:
         yield f"takes {megabytes:.0f} MB"

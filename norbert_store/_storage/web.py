@@ -87,6 +87,8 @@ class WebKeys(RemoteKeys):
                         return None
                     if answer.ok and answer.content_length is not None:
                         return answer.content_length
+            if not answer.ok:
+                raise _refusal(answer)
             raise LastingError("the server doesn't tell its length")
 
         return self.run(key, "can't be read", size)

@@ -21,7 +21,7 @@ import norbert_store
 from norbert_store import verify
 from norbert_store._storage.storage import Storage
 from norbert_store.errors import StorageError, StoreNotFoundError
-from tests.servers import always, http_server, proxy
+from tests.servers import always, http_server, in_turn, proxy
 
 DATA = np.random.default_rng(0).bytes(300_000)
 SERVERS: dict[str, dict[str, Any]] = {
@@ -209,6 +209,19 @@ def test_errors_that_trying_again_does_not_mend_are_told_at_once(folder):
             Storage(f"{front.url}?wrong").get("key")
         assert len(front.requests) == 1
         assert "wrong" not in str(caught.value)
+
+
+def test_sizes_are_asked_for_again_after_transient_errors(folder):
+    with http_server(folder) as upstream, proxy(upstream) as front, front.breaking(in_turn("503", "503")) as faults:
+        assert Storage(front.url).size("small") == 10
+        assert faults == ["503", "503"]
+
+
+def test_errors_instead_of_a_size_are_told_as_they_are(folder):
+    with http_server(folder, query="secret") as upstream, proxy(upstream) as front:
+        with pytest.raises(StorageError, match="small can't be read: the server answers 403"):
+            Storage(front.url).size("small")
+        assert [request.method for request in front.requests] == ["HEAD", "GET"]
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "refuse", "cut"])
