@@ -322,8 +322,15 @@ def test_other_audio_of_the_same_length_is_not_used(store, place):
 def noise(tmp_path):
     """A track of one chunk in each of six shards, whose file is noted; its file, and its store."""
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, (11000, 1)), RATE, "FLOAT")
-    options = {"transform": norbert_store.TF(rate=RATE, n_fft=256), "chunk_frames": 16, "shard_chunks": 1, "effort": 0}
-    norbert_store.export([{"name": "a", "mixture": "a.wav"}], tmp_path / "x.zarr", root=tmp_path, **options)
+    norbert_store.export(
+        [{"name": "a", "mixture": "a.wav"}],
+        tmp_path / "x.zarr",
+        root=tmp_path,
+        transform=norbert_store.TF(rate=RATE, n_fft=256),
+        chunk_frames=16,
+        shard_chunks=1,
+        effort=0,
+    )
     return tmp_path / "a.wav", tmp_path / "x.zarr"
 
 
@@ -536,7 +543,7 @@ class FailingOnce(MemoryStore):
 
     key, reads_before = "", 0
 
-    async def get(self, key, prototype, byte_range=None):
+    async def get(self, key, prototype=None, byte_range=None):
         if key == self.key:
             self.reads_before -= 1
             if self.reads_before == -1:
