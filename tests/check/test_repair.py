@@ -347,7 +347,7 @@ def test_other_audio_is_not_used_for_a_whole_shard(noise):
     play_sine(file)
     before = digests(store)
     report = repair(store)
-    reason = f"{file} isn't the audio any more that the rest of the track was made of"
+    reason = f"{file} isn't the audio any more that the rest of the track was made from"
     assert (bool(report), report.mended, report.failed) == (False, (), (("track 'a'", reason),))
     assert digests(store) == before
 

@@ -275,7 +275,7 @@ def test_a_broken_track_is_an_error_and_the_tracks_before_it_stay(tmp_path, kind
 
 def test_the_password_of_a_place_is_not_told(tmp_path):
     tracks = [write_track(tmp_path, "a"), write_broken_track(tmp_path, "empty")]
-    with pytest.raises(AudioError, match=r"memory://bucket/.* holds what was done before") as caught:
+    with pytest.raises(AudioError, match=r"memory://bucket/.* holds the tracks before it") as caught:
         export_tracks(tracks, f"memory://user:secret@bucket{tmp_path}", targets=TARGETS, transform=TRANSFORM)
     assert "secret" not in str(caught.value)
 
