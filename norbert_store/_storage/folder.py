@@ -202,14 +202,16 @@ class LocalKeys:
             raise StorageError(f"can't be written: {reason(error)}", place=str(self.folder)) from error
 
     def size(self, key: str) -> int | None:
-        """Count the bytes of a key; None where there is no such key."""
-        path = self.folder / check_key(key)
+        """Count the bytes of a key; None where there is no such key, or no regular file."""
+        self._check(key)
+        path = f"{self._root}{key}"
         try:
-            return path.stat().st_size
+            status = os.stat(path)
         except _NOT_THERE:
             return None
         except OSError as error:
-            raise StorageError(f"can't be read: {reason(error)}", place=str(path)) from error
+            raise StorageError(f"can't be read: {reason(error)}", place=path) from error
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def list(self, prefix: str = "") -> list[str]:
         """List all keys below a prefix, in order; names that can't be keys aren't a store's."""
