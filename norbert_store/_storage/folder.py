@@ -218,16 +218,25 @@ class LocalKeys:
         if prefix:
             self._check(prefix)
         keys = []
-        for folder, _, names in os.walk(self.folder / prefix):
+        for folder, names in self._walk(prefix):
             below = Path(folder).relative_to(self.folder)
             keys += [(below / name).as_posix() for name in names]
         return sorted(filter(is_key, keys))
 
     def is_empty(self) -> bool:
         """Whether there is nothing at all, but for empty folders."""
-        return not self.folder.exists() or (
-            self.folder.is_dir() and not any(names for *_, names in os.walk(self.folder))
-        )
+        return not self.folder.exists() or (self.folder.is_dir() and not any(names for _, names in self._walk()))
+
+    def _walk(self, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+        """Give each folder, and the names of what is in it and no folder."""
+
+        def refuse(error: OSError) -> None:
+            if not isinstance(error, _NOT_THERE):  # a folder may be deleted meanwhile
+                place = str(error.filename or self.folder)
+                raise StorageError(f"can't be listed: {reason(error)}", place=place) from error
+
+        for folder, _, names in os.walk(self.folder / prefix, onerror=refuse):
+            yield folder, names
 
 
 def reason(error: OSError) -> str:

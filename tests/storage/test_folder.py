@@ -220,6 +220,21 @@ def test_keys_are_listed_in_order_below_a_prefix(keys):
     assert keys.list("no") == []
 
 
+@posix
+def test_folder_that_can_not_be_read_is_not_taken_for_empty(keys, monkeypatch):
+    """Here by a path that is longer than the system takes, which holds for root as well."""
+    keys.folder.mkdir()
+    with monkeypatch.context() as inside:
+        inside.chdir(keys.folder)
+        for _ in range(20):
+            os.mkdir("x" * 250)
+            os.chdir("x" * 250)
+        Path("file").touch()
+    for look in (keys.list, lambda: keys.list("x" * 250), keys.is_empty):
+        with pytest.raises(StorageError, match=f"xxx can't be listed: {os.strerror(errno.ENAMETOOLONG)}"):
+            look()
+
+
 def test_sizes(keys):
     keys.set("key", b"12345")
     assert keys.size("key") == 5
