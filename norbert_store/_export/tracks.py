@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -40,6 +40,7 @@ from norbert_store._write.commit import Committer, Extents, Row, check_leftovers
 from norbert_store._write.settings import CreateOptions, new_document
 from norbert_store.errors import (
     AudioError,
+    FormatError,
     MagnitudeError,
     NorbertStoreError,
     SourceError,
@@ -131,6 +132,15 @@ def export_tracks(
                     "skip_broken=True leaves out such tracks"
                 ) from error
         return run.summary(committer)
+
+
+def _bytes_of(storage: Storage) -> int:
+    """Size of all files of a store; what links lead to that leave it is none of them."""
+    found = 0
+    for key in storage.list():
+        with suppress(FormatError):
+            found += storage.size(key) or 0
+    return found
 
 
 class _Encoded(NamedTuple):
@@ -442,7 +452,7 @@ class _Export:
             notes=self._notes,
             skipped=[(track.name, reason) for track, reason in skipped],
             channels=len(committer.document.channels),
-            store_bytes=sum(storage.size(key) or 0 for key in storage.list()),
+            store_bytes=_bytes_of(storage),
             written_seconds=self._seconds,
             elapsed_seconds=time.monotonic() - self._started,
             _place=storage.location,

@@ -202,30 +202,41 @@ class LocalKeys:
             raise StorageError(f"can't be written: {reason(error)}", place=str(self.folder)) from error
 
     def size(self, key: str) -> int | None:
-        """Count the bytes of a key; None where there is no such key."""
-        path = self.folder / check_key(key)
+        """Count the bytes of a key; None where there is no such key, or no regular file."""
+        self._check(key)
+        path = f"{self._root}{key}"
         try:
-            return path.stat().st_size
+            status = os.stat(path)
         except _NOT_THERE:
             return None
         except OSError as error:
-            raise StorageError(f"can't be read: {reason(error)}", place=str(path)) from error
+            raise StorageError(f"can't be read: {reason(error)}", place=path) from error
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def list(self, prefix: str = "") -> list[str]:
         """List all keys below a prefix, in order; names that can't be keys aren't a store's."""
         if prefix:
             self._check(prefix)
         keys = []
-        for folder, _, names in os.walk(self.folder / prefix):
+        for folder, names in self._walk(prefix):
             below = Path(folder).relative_to(self.folder)
             keys += [(below / name).as_posix() for name in names]
         return sorted(filter(is_key, keys))
 
     def is_empty(self) -> bool:
         """Whether there is nothing at all, but for empty folders."""
-        return not self.folder.exists() or (
-            self.folder.is_dir() and not any(names for *_, names in os.walk(self.folder))
-        )
+        return not self.folder.exists() or (self.folder.is_dir() and not any(names for _, names in self._walk()))
+
+    def _walk(self, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+        """Give each folder, and the names of what is in it and no folder."""
+
+        def refuse(error: OSError) -> None:
+            if not isinstance(error, _NOT_THERE):  # a folder may be deleted meanwhile
+                place = str(error.filename or self.folder)
+                raise StorageError(f"can't be listed: {reason(error)}", place=place) from error
+
+        for folder, _, names in os.walk(self.folder / prefix, onerror=refuse):
+            yield folder, names
 
 
 def reason(error: OSError) -> str:

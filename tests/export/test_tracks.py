@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -271,6 +272,16 @@ def test_a_broken_track_is_an_error_and_the_tracks_before_it_stay(tmp_path, kind
     assert kind in str(caught.value)
     assert norbert_store.open(tmp_path / "x.zarr").names == [good.name]
     assert verify(tmp_path / "x.zarr")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
+def test_sizes_are_those_of_the_store_s_own_files(tmp_path):
+    tracks = write_good_tracks(tmp_path, 1)
+    before = export_tracks(tracks, tmp_path / "x.zarr", targets=TARGETS, transform=TRANSFORM)
+    (tmp_path / "x.zarr" / "mine").symlink_to(tmp_path / "elsewhere.wav")
+    (tmp_path / "elsewhere.wav").write_bytes(bytes(1000))
+    after = export_tracks(tracks, tmp_path / "x.zarr", targets=TARGETS, transform=TRANSFORM, resume=True)
+    assert after.store_bytes == before.store_bytes
 
 
 def test_the_password_of_a_place_is_not_told(tmp_path):

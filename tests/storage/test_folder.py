@@ -67,8 +67,7 @@ def test_what_is_no_file_is_not_there(keys, key):
     keys.set("folder/file", b"x")
     assert keys.get(key) is None
     assert keys.get_ranges([(key, 0, 1)]) == [None]
-    if key != "folder":
-        assert keys.size(key) is None
+    assert keys.size(key) is None
     keys.delete(key)
     assert keys.list() == ["file", "folder/file"]
 
@@ -219,6 +218,21 @@ def test_keys_are_listed_in_order_below_a_prefix(keys):
     assert keys.list("a") == ["a/x", "a/x.y", "a/y", "a/z/deep"]
     assert keys.list("a/z") == ["a/z/deep"]
     assert keys.list("no") == []
+
+
+@posix
+def test_folder_that_can_not_be_read_is_not_taken_for_empty(keys, monkeypatch):
+    """Here by a path that is longer than the system takes, which holds for root as well."""
+    keys.folder.mkdir()
+    with monkeypatch.context() as inside:
+        inside.chdir(keys.folder)
+        for _ in range(20):
+            os.mkdir("x" * 250)
+            os.chdir("x" * 250)
+        Path("file").touch()
+    for look in (keys.list, lambda: keys.list("x" * 250), keys.is_empty):
+        with pytest.raises(StorageError, match=f"xxx can't be listed: {os.strerror(errno.ENAMETOOLONG)}"):
+            look()
 
 
 def test_sizes(keys):

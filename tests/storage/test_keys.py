@@ -165,6 +165,8 @@ def test_links_that_lead_out_are_not_read(keys, outside, to):
             keys.get("key")
     with pytest.raises(FormatError):
         keys.get_ranges([("key", 0, 4)])
+    with pytest.raises(FormatError):
+        keys.size("key")
 
 
 @posix
@@ -172,6 +174,7 @@ def test_folders_that_lead_out_are_neither_read_nor_written(keys, outside):
     link(keys, "track/name", outside)
     for operation in (
         lambda: keys.get("track/name/c/0"),
+        lambda: keys.size("track/name/c/0"),
         lambda: keys.set("track/name/c/0", b"new"),
         lambda: keys.set("track/name/new", b"new"),
         lambda: keys.set("track/name/new/folder/0", b"new"),
@@ -204,6 +207,7 @@ def test_links_within_a_store_and_links_to_a_store_are_followed(keys, tmp_path):
     link(keys, "b", "a")
     link(keys, "c/key", "../a/key")
     assert keys.get("b/key") == keys.get("c/key") == b"0123"
+    assert keys.size("b/key") == keys.size("c/key") == 4
     (tmp_path / "current").symlink_to("place")
     assert LocalKeys(tmp_path / "current").get("c/key") == b"0123"
 
@@ -214,8 +218,9 @@ def test_file_that_becomes_a_link_is_noticed(keys, outside):
     assert keys.get("key") == b"0123"
     (keys.folder / "key").unlink()
     link(keys, "key", outside / "secret")
-    with pytest.raises(FormatError, match="leads out of"):
-        keys.get("key")
+    for read in (keys.size, keys.get):
+        with pytest.raises(FormatError, match="leads out of"):
+            read("key")
 
 
 @posix
@@ -244,6 +249,7 @@ def test_what_is_no_regular_file_is_not_read(keys, kind, span, monkeypatch):
         (DamagedError, StorageError), match=r"place: key: it is a FIFO; expected a regular file|place/key can't be read"
     ):
         keys.get("key", *span)
+    assert keys.size("key") is None
 
 
 @posix
