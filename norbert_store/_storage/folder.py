@@ -217,18 +217,14 @@ class LocalKeys:
         """List all keys below a prefix, in order; names that can't be keys aren't a store's."""
         if prefix:
             self._check(prefix)
-        keys = []
-        for folder, names in self._walk(prefix):
-            below = Path(folder).relative_to(self.folder)
-            keys += [(below / name).as_posix() for name in names]
-        return sorted(filter(is_key, keys))
+        return sorted(filter(is_key, self._files(prefix)))
 
     def is_empty(self) -> bool:
         """Whether there is nothing at all, but for empty folders."""
-        return not self.folder.exists() or (self.folder.is_dir() and not any(names for _, names in self._walk()))
+        return not self.folder.exists() or (self.folder.is_dir() and not any(True for _ in self._files()))
 
-    def _walk(self, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
-        """Give each folder, and the names of what is in it and no folder."""
+    def _files(self, prefix: str = "") -> Iterator[str]:
+        """Give the path below this folder of all that is no folder."""
 
         def refuse(error: OSError) -> None:
             if not isinstance(error, _NOT_THERE):  # a folder may be deleted meanwhile
@@ -236,7 +232,8 @@ class LocalKeys:
                 raise StorageError(f"can't be listed: {reason(error)}", place=place) from error
 
         for folder, _, names in os.walk(self.folder / prefix, onerror=refuse):
-            yield folder, names
+            below = Path(folder).relative_to(self.folder)
+            yield from ((below / name).as_posix() for name in names)
 
 
 def reason(error: OSError) -> str:
