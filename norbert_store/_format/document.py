@@ -30,6 +30,7 @@ from norbert_store._format.arrays import (
     block_counts,
     block_number,
     decode_block,
+    decoded_bytes,
     group_document,
     json_bytes,
     regular_grid,
@@ -336,12 +337,10 @@ class Document:
                 f"{store}: the checksum of its document is {expected}, and {shown(found)} is written there: it was "
                 "damaged, or changed by hand"
             )
-        faults = _faults(attributes)
-        if faults:
-            more = [f"and {len(faults) - _MOST_FAULTS_TOLD} more"] if len(faults) > _MOST_FAULTS_TOLD else []
-            told = "; ".join([*faults[:_MOST_FAULTS_TOLD], *more])
-            raise FormatError(f"{store} breaks format {attributes['version']}: {told}")
-        return cls._of(dict(attributes))
+        _refuse(_faults(attributes), attributes, store)
+        document = cls._of(dict(attributes))
+        _refuse(_block_faults(document.arrays()), attributes, store)
+        return document
 
     @classmethod
     def _of(cls, attributes: dict[str, Any]) -> Document:
@@ -490,6 +489,13 @@ def _check_version(attributes: Mapping[str, Any], store: str) -> None:
         )
 
 
+def _refuse(faults: Sequence[str], attributes: Mapping[str, Any], store: str) -> None:
+    if faults:
+        more = [f"and {len(faults) - _MOST_FAULTS_TOLD} more"] if len(faults) > _MOST_FAULTS_TOLD else []
+        told = "; ".join([*faults[:_MOST_FAULTS_TOLD], *more])
+        raise FormatError(f"{store} breaks format {attributes['version']}: {told}")
+
+
 def _faults(attributes: Mapping[str, Any]) -> list[str]:
     """All that is wrong with a document's keys."""
     faults = [f"{key!r} is missing" for key in _REQUIRED if key not in attributes]
@@ -578,15 +584,23 @@ def _layout_faults(layout: Any) -> list[str]:
 
 def _size_faults(attributes: Mapping[str, Any]) -> list[str]:
     """Sizes that are right one by one, and too large together: what they ask for is held in memory."""
-    layout, targets, channels = attributes["layout"], len(attributes["targets"]), len(attributes["channels"])
+    layout, channels = attributes["layout"], len(attributes["channels"])
     limits = {
-        "bytes of a block of extents": (EXTENT_PARTS * channels * layout["positions"] * 4, LARGEST_BLOCK_BYTES),
-        "values in a block of /track by target": (targets * layout["rows"], LARGEST_BLOCK_BYTES // 4),
         "entries in a shard's index": (channels * layout["shard_chunks"], LARGEST_INDEX),
         "blocks of small arrays": (sum(_block_counts(attributes).values()), MOST_BLOCKS),
     }
     return [
         f"there must be at most {most} {what}, found {found}" for what, (found, most) in limits.items() if found > most
+    ]
+
+
+def _block_faults(arrays: Mapping[str, Metadata]) -> list[str]:
+    """Blocks of small arrays that are refused by all that decode them."""
+    sizes = {path: decoded_bytes(metadata) for path, metadata in arrays.items() if path != MAGNITUDE}
+    return [
+        f"a block of /{path} has {size} bytes, of at most {LARGEST_BLOCK_BYTES}: there are too many targets or channels"
+        for path, size in sizes.items()
+        if size > LARGEST_BLOCK_BYTES
     ]
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from norbert_store._format.arrays import LARGEST_BLOCK_BYTES, decoded_bytes
+from norbert_store._format.arrays import LARGEST_BLOCK_BYTES
 from norbert_store._format.document import Document
-from norbert_store._format.layout import MAGNITUDE
 from norbert_store._format.table import Column
 from norbert_store.errors import TrackError
 
@@ -22,13 +21,6 @@ def check_readable(document: Document, store: str) -> None:
     ValueError
         If a reader would refuse it.
     """
-    for path, metadata in document.arrays().items():
-        size = 0 if path == MAGNITUDE else decoded_bytes(metadata)
-        if size > LARGEST_BLOCK_BYTES:
-            raise ValueError(
-                f"{store} can't be written so, since nobody could open it: a block of /{path} would have {size} bytes, "
-                f"and may have {LARGEST_BLOCK_BYTES}; it has too many targets, or channels"
-            )
     try:
         Document.from_json(document.to_json(), store)
     except (TypeError, ValueError, RecursionError) as error:

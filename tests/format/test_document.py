@@ -13,7 +13,7 @@ import google_crc32c
 import numpy as np
 import pytest
 
-from norbert_store._format.arrays import encode_block
+from norbert_store._format.arrays import decode_block, encode_block
 from norbert_store._format.document import (
     EXTENT,
     MOST_DOCUMENT_BYTES,
@@ -231,6 +231,29 @@ def test_it_counts_frames():
 
 
 # ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("rows", "positions", "channels", "fault"),
+    [
+        (2**14, 8, 2, None),
+        (2**14 + 1, 8, 2, "/track/source_bytes has 67112960 bytes"),
+        (2**14, 4096, 1365, None),
+        (2**14, 4096, 1366, "/chunk/extent has 67141632 bytes"),
+    ],
+)
+def test_what_is_accepted_has_blocks_that_can_be_decoded(rows, positions, channels, fault):
+    layout = replace(DOCUMENT.layout, rows=rows, positions=positions)
+    names = {"targets": tuple(map(str, range(512))), "channels": tuple(map(str, range(channels)))}
+    document = with_sums(replace(DOCUMENT, **names, layout=layout))
+    if fault is not None:
+        with pytest.raises(FormatError, match=f"a block of {fault}, of at most 67108864: there are too many"):
+            read(parsed(document))
+        return
+    read(parsed(document))
+    for path, metadata in document.arrays().items():
+        if path in ("track/source_bytes", "chunk/extent"):
+            decode_block(metadata, encode_block(metadata, np.empty([0] * len(metadata["shape"]))))
 
 
 @pytest.mark.parametrize(
