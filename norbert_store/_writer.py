@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Unpack
 
 from norbert_store._format.document import LARGEST_NUMBER
 from norbert_store._format.table import Column, Label
@@ -17,9 +16,9 @@ from norbert_store._spectra.bins import ReadyBins
 from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location, Storage
 from norbert_store._write.bundle import Bundle, Place, scales_of_peaks
-from norbert_store._write.commit import Committer, Row
+from norbert_store._write.commit import Closing, Committer, Row
 from norbert_store._write.settings import CreateOptions, new_document
-from norbert_store.errors import MagnitudeError, StorageError, StoreInUseError, TrackError
+from norbert_store.errors import MagnitudeError, TrackError
 
 
 @spelled_out(new_document)
@@ -145,7 +144,7 @@ def append(location: Location, *, bundle_tracks: int = 1) -> Writer:
     return Writer(Committer.of(Storage(location, read_only=False)), bundle_tracks)
 
 
-class Writer:
+class Writer(Closing):
     """Adds tracks to a store, one after the other; `create` and `append` return one.
 
     At most one shard per target is in memory, encoded. Leaving the ``with`` block commits all tracks that were added
@@ -164,19 +163,6 @@ class Writer:
         self._rows: list[Row] = []  # of the open bundle
         self._bundle = self._new_bundle(committer.document.chunks)
         self._closed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except (StorageError, StoreInUseError):
-            # the first error is the one that people need to see
-            if error is None:
-                raise
 
     @property
     def location(self) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+from zarr.storage import MemoryStore
 
 BUCKET = "bucket"
 
@@ -472,3 +473,16 @@ def unused_endpoint() -> str:
     """URL of a port on loopback at which nobody answers."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
         return f"http://127.0.0.1:{server.server_port}"
+
+
+class FailingOnce(MemoryStore):
+    """A place where one of the reads of a key fails."""
+
+    key, reads_before = "", 0
+
+    async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+        if key == self.key:
+            self.reads_before -= 1
+            if self.reads_before == -1:
+                raise OSError("503 slow down")
+        return await super().get(key, prototype, byte_range)

@@ -35,13 +35,12 @@ from norbert_store._sources.track import SourceTrack
 from norbert_store._spectra.bins import StoredTransform, transform_from_config
 from norbert_store._spectra.stft import whole_number
 from norbert_store._storage.storage import Location, Storage
-from norbert_store._write.bundle import Bundle, Place
+from norbert_store._write.bundle import TRACK_ERRORS, Bundle, Place
 from norbert_store._write.commit import Committer, Extents, Row, check_leftovers
 from norbert_store._write.settings import CreateOptions, new_document
 from norbert_store.errors import (
     AudioError,
     FormatError,
-    MagnitudeError,
     NorbertStoreError,
     SourceError,
     StoreNotFoundError,
@@ -66,9 +65,6 @@ class ExportOptions(CreateOptions, total=False):
 
 
 _HEADERS_AT_A_TIME = 8
-
-# errors of a single track, which can be skipped; every other error stops an export
-_BROKEN = (AudioError, MagnitudeError, SourceError, TrackError)
 
 
 def export_tracks(
@@ -126,7 +122,7 @@ def export_tracks(
                 if executor is not None:
                     storage.sweep()  # partial files of workers that died
                 run.check_complete()
-            except _BROKEN as error:
+            except TRACK_ERRORS as error:
                 raise type(error)(
                     f"{error}. {storage.name} holds the tracks before it: resume=True continues there, "
                     "skip_broken=True leaves out such tracks"
@@ -310,6 +306,7 @@ class _Export:
                     self._skip(track, str(found))
                 else:
                     self._broken = type(found)(f"track {track.name!r}: {found}")
+                    pool.shutdown(wait=False, cancel_futures=True)  # nobody needs the headers behind it
                     break
 
     def _is_anew(self, position: int) -> bool:
@@ -493,7 +490,7 @@ def _encode_bundle(
         stems = TrackStems(track.track.source, document.targets, transform.rate, track.headers)
         try:
             results.append(bundle.add(track.name, stems.blocks(), stems.blocks_to_look_through()))
-        except _BROKEN as error:
+        except TRACK_ERRORS as error:
             if not skip_broken:
                 raise
             results.append(str(error))

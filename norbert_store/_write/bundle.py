@@ -25,7 +25,10 @@ from norbert_store._spectra.levels import TOLERANCE, as_floats, check_magnitude,
 from norbert_store._spectra.stft import StftStream
 from norbert_store._storage.storage import Storage
 from norbert_store._write.peak import Peak, SamplePeak, SpectrumPeak
-from norbert_store.errors import AudioError, MagnitudeError, NorbertStoreError, StorageError
+from norbert_store.errors import AudioError, MagnitudeError, NorbertStoreError, SourceError, StorageError, TrackError
+
+# what is wrong with a single track, which can be left out; every other error is about the store, or a mistake
+TRACK_ERRORS = (AudioError, MagnitudeError, SourceError, TrackError)
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ class Bundle:
                 self._left_behind.add(key)
             for key in self._written_by_track:
                 self._undo(key)
-            if isinstance(error, NorbertStoreError):
+            if isinstance(error, TRACK_ERRORS):
                 raise type(error)(f"track {name!r}: {error}") from error
             raise
         self._tracks += 1

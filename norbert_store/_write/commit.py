@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -61,9 +62,7 @@ from norbert_store._write.limits import TextSizes, check_readable
 from norbert_store.errors import (
     DamagedError,
     FormatError,
-    StorageError,
     StoreExistsError,
-    StoreInUseError,
     StoreNotFoundError,
     TrackError,
 )
@@ -86,7 +85,28 @@ Extents = NDArray[np.uint32]
 """Extents of chunks, (targets, parts, channels, chunks)."""
 
 
-class Committer:
+class Closing(ABC):
+    """What is closed when its ``with`` block ends, without hiding the error that ended it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except Exception:
+            # the first error is the one that people need to see
+            if error is None:
+                raise
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish."""
+
+
+class Committer(Closing):
     """The one that writes a store's table and document; nobody else does, as long as it is open.
 
     Made by `Committer.new` or `Committer.of`.
@@ -119,6 +139,7 @@ class Committer:
         self._labels = document.labels
         self._last_rows = self._read_last_rows()
         self._last_extents = self._read_last_extents()
+        self._lasts_are_known = True
         self._names = set(self.column("name"))
         self._waiting: list[Row] = []
         self._waiting_extents: list[tuple[int, Extents]] = []
@@ -128,19 +149,6 @@ class Committer:
         self._about: dict[str, str] = {}
         self._texts = TextSizes(document.layout.rows, self._last_rows, document.columns)
         self._committed_at = time.monotonic()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except (StorageError, StoreInUseError):
-            # what went wrong first is what people need to know
-            if error is None:
-                raise
 
     @classmethod
     def new(
@@ -320,14 +328,27 @@ class Committer:
         StoreInUseError
             If somebody took this process for dead, and writes in its place.
         """
+        self._read_lasts()
         anew = {row[_NAME] for row in self._waiting} & self._anew
         if anew or self._edited or self._about:
             self._commit_change(anew)
         elif self._waiting:
             self._commit_behind()
-        self._anew -= anew
-        self._edited, self._about, self._waiting, self._waiting_extents = {}, {}, [], []
         self._committed_at = time.monotonic()
+
+    def _move_on(self, document: Document) -> None:
+        """Take a document as committed: whatever fails from here on, nothing is committed twice."""
+        self.document = document
+        self._anew -= {row[_NAME] for row in self._waiting}
+        self._edited, self._about, self._waiting, self._waiting_extents = {}, {}, [], []
+        self._lasts_are_known = False
+
+    def _read_lasts(self) -> None:
+        """Read what grows in the last blocks, unless it is known."""
+        if not self._lasts_are_known:
+            self._last_rows = self._read_last_rows()
+            self._last_extents = self._read_last_extents()
+            self._lasts_are_known = True
 
     def _commit_behind(self) -> None:
         """Commit rows behind those that are there, which stay as they are."""
@@ -340,9 +361,10 @@ class Committer:
         for key, data in block_files(document, blocks).items():
             self.storage.write(key, data)
         self.storage.commit(ROOT_KEY, document.to_json(not self.storage.is_session))
-        self.document = document
+        self._move_on(document)
         self._last_rows = rows[document.layout.full_blocks(len(rows)) :]
         self._last_extents = self._last_extents_of(document, blocks)
+        self._lasts_are_known = True
 
     def _commit_change(self, anew: Collection[str]) -> None:
         """Commit what changes rows that are there, together with what comes behind them: all of it, or nothing.
@@ -359,10 +381,9 @@ class Committer:
         blocks = {**self._changed_rows(document, numbers, gone), **self._changed_extents(document, gone)}
         document = self._checked(document, blocks)
         self._write_labels(document)
-        self.document = change(self.storage, document, block_files(document, blocks))
+        self._move_on(change(self.storage, document, block_files(document, blocks)))
         self._revision = self.document.revision
-        self._last_rows = self._read_last_rows()
-        self._last_extents = self._read_last_extents()
+        self._read_lasts()
 
     def _next(self, **changes: Any) -> Document:
         """Return the document of the next commit, without the checksums of what changes."""

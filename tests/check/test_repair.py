@@ -32,6 +32,7 @@ from norbert_store.errors import (
     StoreInUseError,
     StoreNotFoundError,
 )
+from tests.servers import FailingOnce
 
 RATE = 8000
 INDEX_BYTES = index_bytes(2, 4)
@@ -536,19 +537,6 @@ def test_what_can_be_mended_is_not_dropped(store, place):
     assert [name for name, _ in repairs.dropped] == [NAMES[1]]
     assert bool(repairs)
     assert digests(store)["magnitude/c/0/0/0/0"] == before["magnitude/c/0/0/0/0"]
-
-
-class FailingOnce(MemoryStore):
-    """A place where one of the reads of a key fails."""
-
-    key, reads_before = "", 0
-
-    async def get(self, key, prototype=None, byte_range=None):
-        if key == self.key:
-            self.reads_before -= 1
-            if self.reads_before == -1:
-                raise OSError("503 slow down")
-        return await super().get(key, prototype, byte_range)
 
 
 @pytest.mark.slow

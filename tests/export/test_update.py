@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from norbert_store import verify
 from norbert_store._export.run import export, export_folder
 from norbert_store._format import layout
 from norbert_store._storage.storage import Storage
-from norbert_store.errors import AudioError, StoreChangedError, TrackError
+from norbert_store.errors import AudioError, StorageError, StoreChangedError, TrackError
 from tests.files import contents
+from tests.servers import FailingOnce
 
 RATE = 8000
 OPTIONS: dict[str, Any] = {
@@ -304,6 +306,31 @@ def test_a_change_follows_rows_of_the_same_session_that_lack_a_label(music, put,
     db = again.open()
     assert [(track.name, track.labels["genre"]) for track in db] == [("b", None), ("a", "Rock")]
     assert verify(tmp_path / "x.zarr")
+
+
+def test_what_fails_after_a_commit_is_not_committed_again(music):
+    """Every bundle is committed at once; one of the reads of the names fails."""
+    before = MemoryStore()
+    export(rows(music, "a"), before, targets=TARGETS, **OPTIONS)
+    write(music / "a/mixture.wav", 9, 1000)
+    os.utime(music / "a/mixture.wav", ns=(0, 10**18))
+    failed = 0
+    for reads_before in range(40):
+        place = FailingOnce({**before._store_dict})
+        place.key, place.reads_before = "track/name/c/0", reads_before
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("norbert_store._write.commit.COMMIT_SECONDS", 0.0)
+            with suppress(StorageError):
+                export(rows(music, "ab"), place, targets=TARGETS, update=True, bundle_tracks=1, **OPTIONS)
+        if place.reads_before >= 0:
+            break
+        failed += 1
+        place.key = ""
+        assert verify(place)
+        export(rows(music, "ab"), place, targets=TARGETS, update=True, bundle_tracks=1, **OPTIONS)
+        assert sorted(norbert_store.open(place).names) == ["a", "b"]
+        assert verify(place)
+    assert failed >= 2
 
 
 # ---- cut off
