@@ -36,8 +36,16 @@ from norbert_store._format.arrays import (
     regular_grid,
     valid_part,
 )
-from norbert_store._format.layout import MAGNITUDE, Layout, ceil_div
-from norbert_store._format.table import BASE_COLUMNS, LABEL_GROUP, TRACK_GROUP, Column, label_column_of, name_problem
+from norbert_store._format.layout import MAGNITUDE, NUMBER, Layout, ceil_div, parse_shard_key
+from norbert_store._format.table import (
+    BASE_COLUMNS,
+    BY_TARGET,
+    LABEL_GROUP,
+    TRACK_GROUP,
+    Column,
+    label_column_of,
+    name_problem,
+)
 from norbert_store._jpeg.layout import BLOCK, LARGEST_SIDE
 from norbert_store._lazy import lazy
 from norbert_store._spectra.levels import PowerCurve, curve_from_config
@@ -473,7 +481,7 @@ def _parse(text: str, store: str) -> dict[str, Any]:
 
 def _check_version(attributes: Mapping[str, Any], store: str) -> None:
     version = attributes.get("version")
-    match = re.fullmatch(r"(\d{1,9})\.\d{1,9}", version) if isinstance(version, str) else None
+    match = re.fullmatch(r"([0-9]{1,9})\.[0-9]{1,9}", version) if isinstance(version, str) else None
     if match is None:
         raise FormatError(f"{store}: its document has no version such as {VERSION!r}; found {shown(version)}")
     if int(match[1]) > int(VERSION.split(".")[0]):
@@ -656,7 +664,8 @@ def _pending_faults(attributes: Mapping[str, Any]) -> list[str]:
     pending = attributes.get("pending", [])
     columns = [column.path for column in BASE_COLUMNS]
     columns += [f"{LABEL_GROUP}/{label['key']}" for label in attributes.get("labels", [])]
-    allowed = re.compile(rf"({'|'.join(map(re.escape, [*columns, EXTENT, MAGNITUDE]))})/c(/\d{{1,16}})+")
+    blocks = [f"{path}/c/{NUMBER}" + ("/0" if path in BY_TARGET else "") for path in columns]
+    allowed = re.compile("|".join([*blocks, f"{EXTENT}/c/{NUMBER}/0/0/{NUMBER}"]))
     if not isinstance(pending, list):
         return [f"'pending' must be a list, found {shown(pending)}"]
     if len(set(map(str, pending))) < len(pending):
@@ -664,5 +673,5 @@ def _pending_faults(attributes: Mapping[str, Any]) -> list[str]:
     return [
         f"'pending' must not have {shown(key)}"
         for key in pending
-        if not (isinstance(key, str) and allowed.fullmatch(key))
+        if not (isinstance(key, str) and (allowed.fullmatch(key) or parse_shard_key(key) is not None))
     ]

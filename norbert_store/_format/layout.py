@@ -8,6 +8,7 @@ on, shard ``s`` the chunks from ``s * shard_chunks`` on. What takes a number tak
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -21,7 +22,10 @@ MAGNITUDE = "magnitude"
 SHARD_CHUNKS = 64
 ROWS = 16384
 POSITIONS = 4096
+NUMBER = "(0|[1-9][0-9]{0,15})"  # in a key: below 2^53, and written in one way alone
 MOST_FRAMES = 2**24  # of a track, whose time axis is held in memory
+
+_SHARD_KEY = re.compile(rf"{MAGNITUDE}/c/{NUMBER}/0/{NUMBER}/0")
 
 _Number = TypeVar("_Number", int, NDArray[np.int64])
 
@@ -177,10 +181,8 @@ def shard_key(target: int, shard: int) -> str:
 
 def parse_shard_key(key: str) -> tuple[int, int] | None:
     """Positions of target and shard that a key names; None where it is no shard's."""
-    parts = key.removeprefix(f"{MAGNITUDE}/c/").split("/")
-    if not key.startswith(f"{MAGNITUDE}/c/") or len(parts) != 4 or not all(part.isdecimal() for part in parts):
-        return None
-    return int(parts[0]), int(parts[2])
+    found = _SHARD_KEY.fullmatch(key)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def ceil_div(number: _Number, size: int) -> _Number:

@@ -312,6 +312,7 @@ def deep(levels):
         ('{"version": "one"}', "found 'one'"),
         ('{"version": "1"}', "found '1'"),
         ('{"version": "1.0\\n"}', "found '1.0"),
+        ('{"version": "١.٠"}', "found '١.٠'"),
         ('{"version": "' + "9" * 5000 + '.0"}', "has no version such as"),
     ],
 )
@@ -473,6 +474,9 @@ def broken(where, value):
             (("pending",), [key], "'pending' must not have")
             for key in (
                 *("", 5, None, "zarr.json", "writer.lock", "track/name", "track/name/zarr.json", "/track/name/c/0"),
+                *("track/name/c/٣", "track/name/c/00", "track/name/c/0/0", "track/name/c/" + "9" * 17),
+                *("track/present/c/0", "track/present/c/0/1", "label/12/c/0/0", "chunk/extent/c/1"),
+                *("chunk/extent/c/0/1/0/0", "magnitude/c/5", "magnitude/c/0/0/٣/0", "magnitude/c/0/1/0/0"),
                 *(
                     "track/name/c/",
                     "track/name/c/x",
