@@ -227,7 +227,7 @@ class LocalKeys:
         """Whether there is nothing at all, but for empty folders."""
         return not self.folder.exists() or (self.folder.is_dir() and not any(names for _, names in self._walk()))
 
-    def _walk(self, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    def _walk(self, prefix: str = "") -> Iterator[tuple[str, Sequence[str]]]:
         """Give each folder, and the names of what is in it and no folder."""
 
         def refuse(error: OSError) -> None:
