@@ -11,7 +11,10 @@ import io
 import math
 import os
 import secrets
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +30,7 @@ from norbert_store._read.selection import Selection
 from norbert_store._read.threads import for_each
 from norbert_store._read.values import Function, Values, values_of
 from norbert_store._storage.folder import LocalKeys
+from norbert_store.errors import NorbertStoreError
 
 _FRAMES_AT_A_TIME = 1024
 # counts in memory at a time, and in a file: of stems of all scales that there can be, they would take a gigabyte
@@ -38,6 +42,12 @@ Stems = tuple[int, int]
 Counts = NDArray[np.int64]
 """How often each level occurs, (bins, 256), or of several stems (stems, bins, 256)."""
 _HEADER_BYTES = 2**12
+
+# what zipfile, zlib, and NumPy's reader of headers raise where bytes are damaged, or were made to mislead
+_DAMAGED = (
+    *(NorbertStoreError, OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
+)
 
 
 def statistics(selection: Selection, values: Values | Function = "magnitude") -> xarray.Dataset:
@@ -151,8 +161,7 @@ def _state(selection: Selection) -> str:
 def _kept(cache: Path, state: str, shape: tuple[int, ...]) -> NDArray[np.int64] | None:
     """Read counts of this state; None if there are none. What lies beside a store may come from a stranger, too."""
     size = 8 * math.prod(shape) + _HEADER_BYTES
-    # what is damaged raises what it happens to raise
-    with suppress(Exception):
+    with suppress(*_DAMAGED):
         data = LocalKeys(cache.parent).get(cache.name, most=size + 2 * _HEADER_BYTES) or b""
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             if _array(file, "state.npy", _HEADER_BYTES) == state:
@@ -169,6 +178,8 @@ def _array(file: zipfile.ZipFile, name: str, most: int) -> NDArray[Any]:
     ValueError
         If it has more, or isn't what its header says.
     """
+    if file.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is packed as no array of this package is")
     with file.open(name) as member:
         data = member.read(most + 1)
     stream = io.BytesIO(data)

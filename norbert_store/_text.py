@@ -98,15 +98,13 @@ def _item(item: tuple[Any, Any], most: int) -> str:
     return f"{_short(item[0], most)}: {_short(item[1], most)}"
 
 
-def read_json(data: str | bytes, most_values: int = MOST_VALUES) -> Any:
-    """Read JSON of at most `MOST_DEPTH` levels, which can be written again.
+def read_json(data: str | bytes) -> Any:
+    """Read JSON of at most `MOST_DEPTH` levels and `MOST_VALUES` values, which can be written again.
 
     Parameters
     ----------
     data : str or bytes
         UTF-8, if it is bytes.
-    most_values : int
-        How many values there may be, all levels together.
 
     Raises
     ------
@@ -121,8 +119,8 @@ def read_json(data: str | bytes, most_values: int = MOST_VALUES) -> Any:
     """
     text = data.decode() if isinstance(data, bytes) else data
     # every value but the first stands behind one of these; a look is cheap, and objects take a hundred bytes each
-    if text.count(",") + text.count("[") + text.count("{") > most_values:
-        raise ValueError(f"it may hold more than {most_values} values")
+    if text.count(",") + text.count("[") + text.count("{") > MOST_VALUES:
+        raise ValueError(f"it may hold more than {MOST_VALUES} values")
     try:
         value = json.loads(text, parse_constant=_refused, parse_float=_finite, object_pairs_hook=_object)
     except RecursionError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -194,6 +196,19 @@ def array_file():
     return file.getvalue()
 
 
+def listed(data, offset, number):
+    """Change what an archive's directory says of its files."""
+    parts = data.split(b"PK\x01\x02")
+    return b"PK\x01\x02".join(
+        [parts[0], *(part[: offset - 4] + struct.pack("<H", number) + part[offset - 2 :] for part in parts[1:])]
+    )
+
+
+def unreadable_header(path, header):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("state.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode())
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -202,6 +217,12 @@ def array_file():
         lambda path, data: path.write_bytes(data[:-1]),
         lambda path, data: path.write_bytes(data[: len(data) // 2] + b"\0\xff" + data[len(data) // 2 + 2 :]),
         lambda path, data: path.write_bytes(b"PK\x03\x04" + data),
+        lambda path, data: path.write_bytes(listed(data, 8, 1)),  # encrypted
+        lambda path, data: path.write_bytes(listed(data, 10, zipfile.ZIP_LZMA)),
+        lambda path, data: path.write_bytes(listed(data, 10, 77)),
+        lambda path, data: unreadable_header(path, "("),
+        lambda path, data: unreadable_header(path, "-" * 3000 + "1"),
+        lambda path, data: unreadable_header(path, "{'descr': '<U64', 'fortran_order': False, 'shape': (-1,)}"),
         lambda path, data: path.write_bytes(b"no counts at all"),
         lambda path, data: path.write_bytes(array_file()),
         lambda path, data: np.savez(path, other=np.zeros(3)),
@@ -218,6 +239,17 @@ def test_kept_counts_that_are_damaged_are_made_again(copied, damage):
     assert copied.statistics().equals(before)
     spoil(path)  # it is whole again
     assert (copied.statistics().frames == 10 * before.frames).all()
+
+
+def test_a_bug_is_no_damage(copied, monkeypatch):
+    copied.statistics()
+
+    def fail(*_):
+        raise AssertionError("mine")
+
+    monkeypatch.setattr("norbert_store._statistics._array", fail)
+    with pytest.raises(AssertionError, match="mine"):
+        copied.statistics()
 
 
 def test_tracks_that_are_added_are_counted(copied, small_copy, music):

@@ -49,13 +49,15 @@ from norbert_store._format.table import (
 from norbert_store._jpeg.layout import BLOCK, LARGEST_SIDE
 from norbert_store._lazy import lazy
 from norbert_store._spectra.levels import PowerCurve, curve_from_config
+from norbert_store._storage.keys import METADATA_FILE
 from norbert_store._text import read_json, shortened, shown
 from norbert_store._version import __version__
 from norbert_store.errors import DamagedError, FormatError
 
 VERSION = "1.0"
-ROOT_KEY = "zarr.json"
+ROOT_KEY = METADATA_FILE
 MOST_DOCUMENT_BYTES = 16 * 2**20
+PENDING = "pending"
 ATTRIBUTE = "norbert_store"
 CHECKSUM = "norbert_store_crc32c"
 
@@ -377,6 +379,11 @@ class Document:
 def extent_block(target: int, block: int) -> tuple[str, tuple[int, ...]]:
     """Path and position of a block of a target's extents."""
     return EXTENT, (target, 0, 0, block)
+
+
+def pending_key(revision: int, key: str) -> str:
+    """Key of the new bytes of a file that a change replaces, until they are in its place."""
+    return f"{PENDING}/{revision}/{key}"
 
 
 def checksum(text: str) -> str:

@@ -181,16 +181,14 @@ class Frames:
                 some = frames[where]
                 yield int(some[0]), where, None if _are_neighbours(some) else some - some[0]
 
-    def read_into(self, requests: Sequence[Request], tables: Tables, missing: float = np.nan) -> None:
-        """Read frames into the caller's arrays, on all threads.
+    def read_into(self, requests: Sequence[Request], tables: Tables) -> None:
+        """Read frames into the caller's arrays, on all threads; NaN stands where there is none.
 
         Parameters
         ----------
         requests : sequence of Request
         tables : Tables
             What levels stand for.
-        missing : float
-            What stands where there is no frame.
 
         Raises
         ------
@@ -198,7 +196,7 @@ class Frames:
             If a chunk that must be there isn't, is cut short, or fails its checksum.
         """
         with self.snapshot.naming():
-            self._read_requests(requests, tables, missing)
+            self._read_requests(requests, tables, np.nan)
 
     def _read_requests(self, requests: Sequence[Request], tables: Tables, missing: float) -> None:
         if self.snapshot.storage.local is not None:

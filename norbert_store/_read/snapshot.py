@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from norbert_store._format.arrays import LARGEST_BLOCK_BYTES, block_key, nothing, valid_part
-from norbert_store._format.document import MOST_DOCUMENT_BYTES, ROOT_KEY, Document, block_sum, extent_block
+from norbert_store._format.document import MOST_DOCUMENT_BYTES, ROOT_KEY, Document, block_sum, extent_block, pending_key
 from norbert_store._format.layout import MOST_FRAMES, ChunkAt
 from norbert_store._format.table import BY_TARGET, LABEL_GROUP, TRACK_GROUP
 from norbert_store._lazy import lazy
@@ -346,7 +346,7 @@ class Snapshot:
     def places_of(self, key: str, document: Document | None = None) -> list[str]:
         """Where a file may lie: while it is being replaced, its new bytes are pending first."""
         document = document or self._newest
-        return [f"pending/{document.revision}/{key}", key] if key in document.pending else [key]
+        return [pending_key(document.revision, key), key] if key in document.pending else [key]
 
     def place_of(self, key: str) -> str:
         """Where a file lies now: while it is being replaced, its new bytes may be pending."""

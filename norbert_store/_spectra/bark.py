@@ -39,6 +39,8 @@ PLAYBACK_LEVEL = 92.0
 # Spreading adds up at this power of the energies: two equal maskers mask more than 3 dB above one.
 _ADDITION = 0.4
 _LOWER_SLOPE = 27.0  # dB a Bark
+_FASTEST_DECAY = 0.008  # time constant far up, s
+
 # What is worked on at a time stays in a processor's cache.
 _FRAMES_PER_BLOCK = 128
 
@@ -249,7 +251,7 @@ def _geometric_sum(ratio: Any, terms: Any) -> Any:
     return (1 - ratio**terms) / (1 - ratio)
 
 
-def decay(centre: Floats, frame_rate: float, fastest: float = 0.008, at_100_hertz: float = 0.030) -> Floats:
+def decay(centre: Floats, frame_rate: float, at_100_hertz: float = 0.030) -> Floats:
     """How much of a band's smoothed energy is left after a frame, (bands,).
 
     Parameters
@@ -258,14 +260,14 @@ def decay(centre: Floats, frame_rate: float, fastest: float = 0.008, at_100_hert
         The bands' frequencies, Hz.
     frame_rate : float
         Frames a second.
-    fastest, at_100_hertz : float
-        Time constants in seconds, far up and at 100 Hz.
+    at_100_hertz : float
+        Time constant at 100 Hz, in seconds.
 
     Notes
     -----
-    BS.1387-1, sections 2.1.8 (where the defaults stand) and 3.1.
+    BS.1387-1, sections 2.1.8 (where the time constants stand) and 3.1.
     """
-    seconds = fastest + 100 / np.asarray(centre, dtype=float) * (at_100_hertz - fastest)
+    seconds = _FASTEST_DECAY + 100 / np.asarray(centre, dtype=float) * (at_100_hertz - _FASTEST_DECAY)
     return np.exp(-1 / (frame_rate * seconds))
 
 

@@ -177,7 +177,7 @@ class LocalKeys:
 
     def delete(self, key: str) -> None:
         """Delete a key, if it is there."""
-        with self._writing(key) as path, suppress(*_NOT_THERE):
+        with self._writing(key) as path, suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
 
     @contextmanager

@@ -13,6 +13,9 @@ from typing import Protocol
 
 from norbert_store.errors import DamagedError, FormatError
 
+METADATA_FILE = "zarr.json"
+"""Name of the file in which zarr keeps the metadata of a group or an array."""
+
 # what object storage and file systems take
 _MOST_KEY_BYTES = 1024
 _MOST_PART_BYTES = 255

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -26,6 +27,8 @@ _NEEDED = {
     "https": "https:// needs fsspec and aiohttp: pip install 'norbert_store[http]'",
     "s3": "s3:// needs s3fs: pip install 'norbert_store[s3]'",
 }
+
+_SCHEME = re.compile(r"(?:^|::)([a-z][a-z0-9+.-]*)(?=::|://)", re.IGNORECASE)
 
 # told by its module, which isn't imported for that
 _HTTP_MODULE = "fsspec.implementations.http"
@@ -85,7 +88,7 @@ def keys_at_url(url: str, name: str, read_only: bool, options: Mapping[str, Any]
     StorageError
         If a package is missing.
     ValueError
-        If the URL's scheme is unknown.
+        If the URL's scheme is unknown, or an option is refused by what opens it.
     """
     scheme = url.partition("://")[0].lower()
     try:
@@ -95,16 +98,26 @@ def keys_at_url(url: str, name: str, read_only: bool, options: Mapping[str, Any]
             system = web_system(options)
             keep(system)
             return WebKeys(url, name, _ATTEMPTS, system)
+        _check_schemes(url, name)
         store = _open_s3(url, read_only, options) if scheme == "s3" else _open_by_fsspec(url, read_only, options)
     except ImportError as error:
         raise StorageError(f"can't be opened: {_NEEDED.get(scheme, error)}", place=name) from error
-    except ValueError as error:
-        raise ValueError(
-            f"{name} is no place that can be opened: {error}; expected a path, or a URL that fsspec knows, such as one "
-            "that begins with https:// or s3://"
-        ) from error
     keep(store.fs)
     return ZarrKeys(store, name, _ATTEMPTS)
+
+
+def _check_schemes(url: str, name: str) -> None:
+    """Check that fsspec knows the scheme of a URL, and those of a chain."""
+    import fsspec  # type: ignore[import-untyped]
+
+    for scheme in _SCHEME.findall(url):
+        try:
+            fsspec.get_filesystem_class(scheme)
+        except ValueError as error:
+            raise ValueError(
+                f"{name} is no place that can be opened: {error}; expected a path, or a URL that fsspec knows, such as "
+                "one that begins with https:// or s3://"
+            ) from error
 
 
 def _open_by_fsspec(url: str, read_only: bool, options: Mapping[str, Any]) -> FsspecStore:

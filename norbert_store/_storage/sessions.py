@@ -5,10 +5,8 @@ from __future__ import annotations
 from zarr.abc.store import RangeByteRequest
 from zarr.core.buffer import default_buffer_prototype
 
-from norbert_store._storage.keys import check_key, is_key
+from norbert_store._storage.keys import METADATA_FILE, check_key, is_key
 from norbert_store._storage.zarr_keys import ZarrKeys
-
-_DOCUMENT = "zarr.json"
 
 
 class SessionKeys(ZarrKeys):
@@ -25,7 +23,7 @@ class SessionKeys(ZarrKeys):
         if begin == end:
             return b""
         # it refuses ranges that end beyond a chunk, and knows none of documents
-        part = None if key.rpartition("/")[2] == _DOCUMENT else RangeByteRequest(begin, end)
+        part = None if key.rpartition("/")[2] == METADATA_FILE else RangeByteRequest(begin, end)
         buffer = await self.store.get(self.before + key, default_buffer_prototype(), part)
         if buffer is None:
             return None

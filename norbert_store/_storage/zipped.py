@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from norbert_store._storage.cache import Recent
 from norbert_store._storage.folder import LocalKeys
-from norbert_store._storage.keys import Readable, check_key, is_key, too_large
+from norbert_store._storage.keys import METADATA_FILE, Readable, check_key, is_key, too_large
 from norbert_store.errors import DamagedError, FormatError, StoreNotFoundError
 
 _END = Struct("<4s4H2LH")
@@ -48,8 +48,6 @@ _SMALL_BYTES = 2**24
 # Nothing that is large in a store can be compressed, neither JPEGs nor what zstd has compressed already.
 _LARGE_BYTES = 2**26
 _MOST_EXPANSION = 20
-
-_DOCUMENT = "zarr.json"
 
 
 class _Member(NamedTuple):
@@ -298,7 +296,7 @@ def _zip64(extra: bytes, header: int, packed: int, size: int) -> tuple[int, int,
 
 def _folder_of_store(entries: dict[str, int]) -> str:
     """The folder of the outermost document, with "/" at its end; none, if there are several equally far out."""
-    documents = [name for name in entries if name == _DOCUMENT or name.endswith(f"/{_DOCUMENT}")]
+    documents = [name for name in entries if name == METADATA_FILE or name.endswith(f"/{METADATA_FILE}")]
     depth = min((name.count("/") for name in documents), default=0)
     outermost = [name for name in documents if name.count("/") == depth]
-    return outermost[0].removesuffix(_DOCUMENT) if len(outermost) == 1 else ""
+    return outermost[0].removesuffix(METADATA_FILE) if len(outermost) == 1 else ""

@@ -19,13 +19,11 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from norbert_store._format.arrays import block_key, encode_block
-from norbert_store._format.document import MOST_DOCUMENT_BYTES, ROOT_KEY, Document
+from norbert_store._format.document import MOST_DOCUMENT_BYTES, PENDING, ROOT_KEY, Document, pending_key
 from norbert_store._format.layout import MAGNITUDE, parse_shard_key
 from norbert_store._format.table import Column
 from norbert_store._storage.storage import Storage
 from norbert_store.errors import StoreInUseError, StoreNotFoundError
-
-PENDING = "pending/"
 
 _ROUNDS = 3
 
@@ -105,7 +103,7 @@ def change(storage: Storage, document: Document, files: Mapping[str, bytes]) -> 
         storage.commit(ROOT_KEY, document.to_json(consolidated=False))
         return document
     for key, data in files.items():
-        storage.set(f"{PENDING}{document.revision}/{key}", data)
+        storage.set(pending_key(document.revision, key), data)
     document = replace(document, pending=tuple(files))
     storage.commit(ROOT_KEY, document.to_json())
     return _finish(storage, document)
@@ -116,13 +114,13 @@ def _finish(storage: Storage, document: Document) -> Document:
     if not document.pending:
         return document
     for key in document.pending:
-        data = storage.get(f"{PENDING}{document.revision}/{key}")
+        data = storage.get(pending_key(document.revision, key))
         if data is not None:  # else it is there
             storage.overwrite(key, data)
     done = document.next(pending=())
     storage.commit(ROOT_KEY, done.to_json())
     for key in document.pending:
-        storage.delete(f"{PENDING}{document.revision}/{key}")
+        storage.delete(pending_key(document.revision, key))
     return done
 
 
@@ -186,8 +184,8 @@ def _sweep(storage: Storage, document: Document) -> set[str]:
     written there since.
     """
     storage.sweep()
-    for key in storage.list(PENDING.rstrip("/")) if not storage.is_session else ():
-        begun = re.fullmatch(rf"{PENDING}(\d+)/.+", key)
+    for key in storage.list(PENDING) if not storage.is_session else ():
+        begun = re.fullmatch(rf"{PENDING}/([0-9]+)/.+", key)
         # of later revisions are those of who has taken the lock over
         if begun and (storage.may_delete or int(begun[1]) <= document.revision):
             storage.delete(key)

@@ -68,8 +68,16 @@ def test_what_is_no_file_is_not_there(keys, key):
     assert keys.get(key) is None
     assert keys.get_ranges([(key, 0, 1)]) == [None]
     assert keys.size(key) is None
-    keys.delete(key)
+    if key != "folder":
+        keys.delete(key)
     assert keys.list() == ["file", "folder/file"]
+
+
+def test_folder_in_the_place_of_a_file_is_not_taken_for_deleted(keys):
+    keys.set("folder/file", b"x")
+    with pytest.raises(StorageError, match=r"folder can't be written: "):
+        keys.delete("folder")
+    assert keys.list() == ["folder/file"]
 
 
 # ---- writing

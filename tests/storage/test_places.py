@@ -204,9 +204,17 @@ def test_urls_of_zip_files(url, expected):
     assert is_zip(url) == expected
 
 
-def test_scheme_that_nobody_knows():
-    with pytest.raises(ValueError, match=r"foo://bar is no place that can be opened: .*foo; expected a path, or a URL"):
-        Storage("foo://bar").get("key")
+@pytest.mark.parametrize("url", ["foo://bar", "simplecache::foo://bar", "foo::memory://bar"])
+def test_scheme_that_nobody_knows(url):
+    with pytest.raises(ValueError, match=rf"{url} is no place that can be opened: .*foo; expected a path, or a URL"):
+        Storage(url).get("key")
+
+
+def test_option_that_is_refused_is_told_as_such():
+    options = {"simplecache": {"same_names": True, "cache_mapper": object()}}
+    with pytest.raises(ValueError, match="both same_names and cache_mapper") as caught:
+        Storage("simplecache::memory://bar", options=options).get("key")
+    assert "no place" not in str(caught.value)
 
 
 def test_options_are_of_urls(tmp_path):
