@@ -64,11 +64,24 @@ def statistics(selection: Selection, values: Values | Function = "magnitude") ->
     xarray.Dataset
         "mean" and "std" (target, frequency), float64, and "frames" (target): how many were counted, of all
         channels. NaN where no track has a target.
+
+    Raises
+    ------
+    ValueError
+        If a function isn't finite for a magnitude that occurs.
     """
     table = values_of(values, selection).table
     moments = [_Moments(selection.document.layout.bins) for _ in selection.document.targets]
     for (target, scale), counts in level_counts(selection):
-        moments[target].add(counts, table(scale).astype(np.float64))
+        of_levels = np.where(counts.any(axis=0), table(scale).astype(np.float64), 0.0)  # of those that occur
+        if not np.isfinite(of_levels).all():
+            wrong = of_levels[~np.isfinite(of_levels)][0]
+            raise ValueError(
+                f"values must be finite for all magnitudes that occur; found {wrong} in target "
+                f"{selection.document.targets[target]!r}: for a logarithm, add something small, as in "
+                "numpy.log(magnitude + 1e-5)"
+            )
+        moments[target].add(counts, of_levels)
     return xarray.Dataset(
         {
             "mean": (("target", "frequency"), np.stack([of_target.mean for of_target in moments])),

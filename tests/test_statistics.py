@@ -90,6 +90,16 @@ def test_other_functions(small, values, function, read):
     check(small.db.statistics(values), small.db, function, read)
 
 
+def test_functions_need_be_finite_only_where_magnitudes_occur(small):
+    def inverse(magnitude):
+        return np.where(magnitude > 0.99 * largest, np.inf, magnitude)
+
+    largest = float(small.db.look_up_table[255]) * 2.0 ** max(max(track.scales.values()) for track in small.db)
+    check(small.db.statistics(inverse), small.db, inverse)
+    with pytest.raises(ValueError, match="values must be finite for all magnitudes that occur; found inf in target"):
+        small.db.statistics(lambda magnitude: np.full_like(magnitude, np.inf))
+
+
 def test_decibels(small):
     found = small.db.statistics("decibel")
     for target in small.db.targets:

@@ -877,6 +877,31 @@ GAPS: dict[str, Any] = {
 }
 
 
+def test_text_of_numpy_is_text(tmp_path):
+    names, genres = np.array(["a", "b"]), np.array(["Rock", "Pop"])
+    with norbert_store.create(
+        tmp_path / "x.zarr", targets=list(np.array(["mixture"])), rate=RATE, channels=1
+    ) as writer:
+        for name, genre in zip(names, genres, strict=True):
+            writer.add(name, {"mixture": NOISE[:100, :1]}, split=name, labels={"genre": genre, "genres": [genre]})
+    db = norbert_store.open(tmp_path / "x.zarr")
+    assert [(track.name, track.labels) for track in db] == [
+        ("a", {"genre": "Rock", "genres": ["Rock"]}),
+        ("b", {"genre": "Pop", "genres": ["Pop"]}),
+    ]
+    assert {type(text) for track in db for text in (track.name, track.split, *track.labels["genres"])} == {str}
+    assert verify(tmp_path / "x.zarr")
+
+
+def test_values_under_a_mask_are_refused(tmp_path):
+    masked = np.ma.masked_less(np.full((100, 1), 0.5), 1)
+    with norbert_store.create(tmp_path / "x.zarr", targets=["mixture"], rate=RATE, channels=1) as writer:
+        with pytest.raises(AudioError, match="found a masked array; fill it first"):
+            writer.add("a", {"mixture": masked})
+        with pytest.raises(MagnitudeError, match="found a masked array; fill it first"):
+            writer.add_magnitudes("a", {"mixture": np.ma.masked_less(np.ones((1, 3, 1025)), 2)})
+
+
 @pytest.mark.parametrize("again", [(), (1,), (1, 2, 3, 4)])
 def test_labels_have_gaps_of_every_type(create, again):
     """Also at the beginning, and if the store was closed in between."""

@@ -87,7 +87,9 @@ class Column:
         if self.type == "strings":
             values = [None if value is None else _json_text(value) for value in values]
         values = [self.fill_value if value is None else value for value in values]
-        return np.array(values, dtype=object if self.data_type == "string" else self.data_type)
+        if self.data_type == "string":
+            return np.array([str(value) for value in values], dtype=object)  # text of NumPy's, too, is written as str
+        return np.array(values, dtype=self.data_type)
 
     def value(self, stored: Any) -> Any:
         """Return one value as users gave it; None for what isn't known."""

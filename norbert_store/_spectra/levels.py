@@ -312,8 +312,10 @@ def as_floats(values: ArrayLike) -> Floats:
     Raises
     ------
     MagnitudeError
-        If the values are complex, or no numbers at all.
+        If the values are complex, or no numbers at all, or some are masked.
     """
+    if np.ma.is_masked(values):
+        raise MagnitudeError("expected magnitudes without a mask, found a masked array; fill it first: filled(0)")
     array = np.asarray(values)
     if array.dtype in (np.float32, np.float64):
         return array

@@ -50,8 +50,10 @@ def as_audio(audio: ArrayLike) -> Audio:
     Raises
     ------
     AudioError
-        On another number of dimensions, another dtype, no samples or channels, NaN or infinity.
+        On another number of dimensions, another dtype, no samples or channels, NaN, infinity or masked samples.
     """
+    if np.ma.is_masked(audio):
+        raise AudioError("expected audio without a mask, found a masked array; fill it first: filled(0)")
     array = np.asarray(audio)
     if array.ndim == 1:
         array = array[:, np.newaxis]

@@ -86,7 +86,7 @@ def keys_at_url(url: str, name: str, read_only: bool, options: Mapping[str, Any]
     Raises
     ------
     StorageError
-        If a package is missing.
+        If a package is missing, or the place can't be reached.
     ValueError
         If the URL's scheme is unknown, or an option is refused by what opens it.
     """
@@ -102,6 +102,8 @@ def keys_at_url(url: str, name: str, read_only: bool, options: Mapping[str, Any]
         store = _open_s3(url, read_only, options) if scheme == "s3" else _open_by_fsspec(url, read_only, options)
     except ImportError as error:
         raise StorageError(f"can't be opened: {_NEEDED.get(scheme, error)}", place=name) from error
+    except OSError as error:
+        raise StorageError(f"can't be opened: {error}", place=name) from error
     keep(store.fs)
     return ZarrKeys(store, name, _ATTEMPTS)
 

@@ -397,7 +397,7 @@ class TrackEncoder:
         """Cut magnitudes into chunks (frames, channels, bins), and check them."""
         size = self._document.layout.chunk_frames
         for start in range(0, frames, size):
-            block = as_floats(np.asarray(magnitude[:, start : start + size]))
+            block = as_floats(magnitude[:, start : start + size])
             _check(target, block)
             if block.max() > np.finfo(np.float32).max:
                 raise MagnitudeError(

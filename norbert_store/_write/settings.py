@@ -116,7 +116,7 @@ def _text(what: str, text: Any) -> str:
 def _labels(what: str, labels: Sequence[str]) -> tuple[str, ...]:
     if isinstance(labels, str):
         raise ValueError(f"{what} must be a sequence of names, found the one name {labels!r}")
-    names = tuple(labels)
+    names = tuple(str(label) if isinstance(label, str) else label for label in labels)  # NumPy's text is a str, too
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise ValueError(f"{what} must be a sequence of names, none of them empty; found {names!r}")
     if len(set(names)) != len(names):

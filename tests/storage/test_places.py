@@ -210,6 +210,12 @@ def test_scheme_that_nobody_knows(url):
         Storage(url).get("key")
 
 
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1:1/x", "zip://x.zarr::/nowhere/x.zip"])
+def test_a_place_that_cannot_be_reached_is_an_error_of_storage(url):
+    with pytest.raises(StorageError, match=f"{url} can't be opened: "):
+        norbert_store.open(url)
+
+
 def test_option_that_is_refused_is_told_as_such():
     options = {"simplecache": {"same_names": True, "cache_mapper": object()}}
     with pytest.raises(ValueError, match="both same_names and cache_mapper") as caught:
