@@ -10,12 +10,15 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any, NoReturn
 
 MOST_DEPTH = 32
 MOST_VALUES = 2**20
 LONGEST_SHOWN = 200
 MOST_LISTED = 100
+
+_NESTING = (dict, list)  # as json makes them
 
 # control, format (direction among them), half a surrogate pair, unassigned; separators of lines and paragraphs
 _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"))
@@ -153,10 +156,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _depth(value: Any) -> int:
     """Count how deep a JSON value is nested."""
-    depth, level = 0, [value]
+    depth, level = 0, [each for each in (value,) if type(each) in _NESTING]
     while level and depth <= MOST_DEPTH:
         depth += 1
-        inner = [child for each in level if isinstance(each, dict) for child in each.values()]
-        inner += [child for each in level if isinstance(each, list) for child in each]
-        level = [child for child in inner if isinstance(child, dict | list)]
+        inner = chain.from_iterable(each.values() if type(each) is dict else each for each in level)
+        level = [child for child in inner if type(child) in _NESTING]
     return depth
