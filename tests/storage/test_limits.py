@@ -96,7 +96,7 @@ def opened(location):
     assert done.returncode == 0, done.stderr
     error, message, peak, seconds = json.loads(done.stdout)
     assert peak < 200, f"took {peak} MiB"
-    assert seconds < 3
+    assert seconds < 10  # however busy the machine is
     return error, message
 
 

@@ -27,7 +27,14 @@ from norbert_store._check.repair import repair
 from norbert_store._check.verify import verify
 from norbert_store._storage.lock import LOCK_KEY
 from norbert_store._storage.storage import Storage
-from norbert_store.errors import AudioError, DamagedError, StoreInUseError
+from norbert_store.errors import (
+    AudioError,
+    DamagedError,
+    NorbertStoreError,
+    StoreChangedError,
+    StoreInUseError,
+    StoreReplacedError,
+)
 from tests.servers import BUCKET, S3
 from tests.writers import NAMES, WAYS, Way, World, append, audio, export, make_world, put
 
@@ -37,14 +44,14 @@ _numbers = itertools.count()
 class Running(threading.Thread):
     """A writer on its way, which stops before one of its writes until it is told to go on.
 
-    In the end it is done, or was told that the store is another's.
+    In the end it is done, or was told that the store is another's, or isn't what it was.
     """
 
     def __init__(self, act: Callable[[Any], None], place: Any, stop_at: int = 0) -> None:
         super().__init__()
         self.writes = 0
         self.is_done = False
-        self.told: StoreInUseError | None = None
+        self.told: NorbertStoreError | None = None
         self._act, self._place, self._stop_at = act, place, stop_at
         self._has_stopped, self._may_go = threading.Event(), threading.Event()
         self.start()
@@ -54,7 +61,7 @@ class Running(threading.Thread):
         try:
             self._act(self._place)
             self.is_done = True
-        except StoreInUseError as error:
+        except (StoreInUseError, StoreChangedError, StoreReplacedError) as error:
             self.told = error
         finally:
             self._has_stopped.set()
