@@ -174,7 +174,7 @@ def decode_block(metadata: Metadata, data: bytes) -> NDArray[Any]:
             raise DamagedError(f"it holds a text of {longest} characters; a text has at most {LONGEST_TEXT} bytes")
         return texts.reshape(shape)
     except (RuntimeError, ValueError) as error:  # as zstd, vlen-utf8 and NumPy tell of bytes that don't fit
-        raise DamagedError(str(error)) from error
+        raise DamagedError(f"it can't be decoded to the {size} bytes that it says: {error}") from error
 
 
 def nothing(metadata: Metadata) -> NDArray[Any]:

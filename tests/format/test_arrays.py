@@ -178,7 +178,9 @@ def test_blocks_that_are_huge():
 @pytest.mark.parametrize("data_type", COLUMNS)
 def test_blocks_with_a_bomb_behind_them(data_type):
     data = without_checksum(encode_block(document(data_type), COLUMNS[data_type][1][:2]))
-    refused(document(data_type), data + bytes(Zstd(level=1).encode(bytes(300 * 2**20))), "buffer too small")
+    # two releases of numcodecs word it in two ways
+    message = r"it can't be decoded to the \d+ bytes that it says: .*buffer (is )?too small"
+    refused(document(data_type), data + bytes(Zstd(level=1).encode(bytes(300 * 2**20))), message)
 
 
 def test_blocks_of_metadata_that_is_huge_itself():
